@@ -1,0 +1,68 @@
+"""Squeeze-and-Excitation.
+
+J. Hu, L. Shen, S. Albanie, G. Sun, E. Wu, "Squeeze-and-Excitation Networks",
+arXiv 1709.01507.
+"""
+
+from paddle import nn
+
+from ._common import check_feature_map, hidden_width, pointwise
+
+GATES = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
+
+
+class SEBlock(nn.Layer):
+    r"""Rescale every channel by a gate computed from all channels' global averages.
+
+    .. math::
+        z_c &= \frac{1}{HW} \sum_{i,j} x_{c,i,j}            && \text{(2)} \\
+        s   &= \sigma(W_2\, \mathrm{ReLU}(W_1 z + b_1) + b_2) && \text{(3)} \\
+        y_c &= s_c\, x_c                                     && \text{(4)}
+
+    Equation numbers are those of arXiv 1709.01507. The paper writes the two
+    fully connected layers without biases; the common implementations have
+    them, so they are the default here.
+
+    Args:
+        channels (int): channels of the input.
+        reduction (int): the hidden width is ``channels // reduction``.
+        bias (bool): biases in both fully connected layers, initialised to 0.
+        hidden_channels (int, optional): the hidden width itself; ``reduction``
+            is then not used.
+        gate (str): ``'sigmoid'``, or ``'hard_sigmoid'`` for the
+            ``relu6(v + 3) / 6`` of MobileNetV3.
+
+    Weights start from Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range, a ``reduction`` that leaves no
+            hidden channel, an unknown ``gate``, or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, reduction=16, bias=True, hidden_channels=None, gate="sigmoid"):
+        super().__init__()
+        hidden = hidden_width("SEBlock", channels, reduction, hidden_channels)
+        if gate not in GATES:
+            raise ValueError(f"SEBlock: gate must be one of {sorted(GATES)}, but got {gate!r}")
+        self.channels = channels
+        # The pooling layer, not mean([2, 3]): the latter is a slow reduction when deployed.
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.fc1 = pointwise(channels, hidden, bias)
+        self.relu = nn.ReLU()
+        self.fc2 = pointwise(hidden, channels, bias)
+        self.gate_act = GATES[gate]()
+
+    def gate(self, x):
+        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1]."""
+        return self.gate_act(self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
+
+    def forward(self, x):
+        check_feature_map("SEBlock", x, self.channels)
+        return x * self.gate(x)
+
+    def extra_repr(self):
+        return f"channels={self.channels}"

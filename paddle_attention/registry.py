@@ -1,0 +1,124 @@
+"""The registry of attention mechanisms: names, facts about them, and construction."""
+
+import difflib
+import inspect
+from dataclasses import dataclass
+
+DOMAINS = ("channel", "spatial", "mixed", "branch", "temporal")
+
+
+@dataclass(frozen=True)
+class AttentionEntry:
+    """One registered mechanism.
+
+    Attributes:
+        name: the name used in YAML and by :func:`build_attention`.
+        cls: the ``paddle.nn.Layer`` class; its first argument is ``channels``.
+        paper: title of the paper.
+        arxiv: arXiv id, such as ``'1709.01507'``; ``None`` if there is none.
+        year: year of the first version.
+        domain: what the weights select among, one of :data:`DOMAINS`.
+        computed_by: how the weights are computed.
+        applied_by: how the weights are applied to the input.
+    """
+
+    name: str
+    cls: type
+    paper: str
+    arxiv: str | None
+    year: int
+    domain: str
+    computed_by: str
+    applied_by: str
+
+
+_ENTRIES = {}
+
+
+def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied_by):
+    """Class decorator that registers a ``paddle.nn.Layer`` as a mechanism.
+
+    The arguments are the fields of :class:`AttentionEntry`.
+
+    Raises:
+        ValueError: if ``name`` is taken, ``domain`` is unknown, or the first
+            argument of the class is not ``channels``.
+    """
+
+    def register(cls):
+        if name in _ENTRIES:
+            raise ValueError(
+                f"attention {name!r} is already registered as {_ENTRIES[name].cls.__qualname__}; "
+                f"choose another name for {cls.__qualname__}"
+            )
+        if domain not in DOMAINS:
+            raise ValueError(f"attention {name!r}: domain must be one of {DOMAINS}, but got {domain!r}")
+        parameters = list(inspect.signature(cls).parameters)
+        if parameters[:1] != ["channels"]:
+            raise ValueError(
+                f"attention {name!r}: the first argument of {cls.__qualname__} must be 'channels', "
+                f"but its arguments are {parameters}"
+            )
+        _ENTRIES[name] = AttentionEntry(name, cls, paper, arxiv, year, domain, computed_by, applied_by)
+        return cls
+
+    return register
+
+
+def did_you_mean(word, known):
+    """``"; did you mean 'x'?"`` for the known words closest to ``word``, else ``""``."""
+    folded = {str(k).lower(): str(k) for k in known}
+    near = difflib.get_close_matches(str(word).lower(), folded, n=3, cutoff=0.5)
+    return "; did you mean " + " or ".join(repr(folded[k]) for k in near) + "?" if near else ""
+
+
+def get_attention(name):
+    """The :class:`AttentionEntry` called ``name``.
+
+    Raises:
+        ValueError: for an unknown name, listing the nearest known ones.
+    """
+    _load_catalog()
+    if name not in _ENTRIES:
+        raise ValueError(
+            f"unknown attention {name!r}{did_you_mean(name, _ENTRIES)} (known: {', '.join(sorted(_ENTRIES))})"
+        )
+    return _ENTRIES[name]
+
+
+def list_attentions():
+    """All registered mechanisms as :class:`AttentionEntry`, sorted by year, then name."""
+    _load_catalog()
+    return sorted(_ENTRIES.values(), key=lambda e: (e.year, e.name))
+
+
+def check_arguments(name, arguments):
+    """Raise ValueError for an argument that mechanism ``name`` does not take.
+
+    ``channels`` is not among the ``arguments`` that may be given.
+    """
+    cls = get_attention(name).cls
+    known = list(inspect.signature(cls).parameters)[1:]
+    for argument in arguments:
+        if argument == "channels":
+            raise ValueError(f"attention {name!r}: channels is found from the network; remove it")
+        if argument not in known:
+            raise ValueError(
+                f"attention {name!r} takes no argument {argument!r}"
+                f"{did_you_mean(argument, known)} (it takes: {', '.join(known)})"
+            )
+
+
+def build_attention(name, channels, **kwargs):
+    """Build the mechanism ``name`` for ``channels`` channels.
+
+    Raises:
+        ValueError: for an unknown name or argument, naming the nearest known
+            one, and for whatever the class itself rejects.
+    """
+    check_arguments(name, kwargs)
+    return get_attention(name).cls(channels, **kwargs)
+
+
+def _load_catalog():
+    from . import catalog  # noqa: F401  (its import registers the built-in mechanisms)

@@ -1,0 +1,47 @@
+"""Packaging of paddle_attention. Tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "paddle_attention/__init__.py").read_text(encoding="utf-8")
+)[1]
+
+# The one place that says what Paddle 2.6.2 needs: newer scikit-learn crashes when both are imported.
+PADDLE_2_6 = ["scikit-learn<1.8"]
+
+CPU = ["paddlepaddle==3.3.1"]
+CPU_2_6 = ["paddlepaddle==2.6.2", *PADDLE_2_6]
+GPU = ["paddlepaddle-gpu==2.6.2", *PADDLE_2_6]
+PPCLS = ["paddleclas==2.6.0", "visualdl"]
+TEST = ["pytest", "ruff==0.17.6"]
+
+setup(
+    name="paddle_attention",
+    version=VERSION,
+    description="Computer-vision attention mechanisms for PaddlePaddle and PaddleClas",
+    long_description=(ROOT / "README_cn.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.12",
+    packages=find_packages(include=["paddle_attention", "paddle_attention.*"]),
+    install_requires=["numpy"],
+    extras_require={
+        "cpu": CPU,
+        "cpu26": CPU_2_6,
+        "gpu": GPU,
+        "ppcls": PPCLS,
+        "test": TEST,
+        "all": [*CPU, *PPCLS, *TEST],
+    },
+    entry_points={"console_scripts": ["paddle_attention = paddle_attention.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
