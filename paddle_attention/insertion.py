@@ -1,0 +1,468 @@
+"""Insert attention layers into an existing network, in place.
+
+The network is run once on a small input. From that run come the channel counts
+and the structure: which layers are residual blocks, where each block's residual
+branch ends, and which blocks form a stage. There are no tables of networks.
+
+An attention layer becomes a sublayer of the layer whose output it transforms
+and is called by a forward post hook of that layer. So the backbone's own
+state_dict keys do not change, and copies, exports and wrappers of the network
+carry the attention along.
+"""
+
+import fnmatch
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import paddle
+from paddle import nn
+
+from .registry import build_attention, check_arguments, did_you_mean, get_attention
+
+PLACEMENTS = ("residual", "block", "stage")
+_SPEC_KEYS = ("name", "at", "stages", "blocks")
+_PROBE_SIZES = (64, 224)
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """One attention layer that was put into a network.
+
+    Attributes:
+        layer: dotted name of the layer whose output is transformed.
+        key: dotted name of the attention layer itself, the prefix of its state_dict keys.
+        attention: registry name of the mechanism.
+        channels: number of channels found there.
+    """
+
+    layer: str
+    key: str
+    attention: str
+    channels: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block as found by running the network.
+
+    Attributes:
+        name: dotted name of the block.
+        branch_end: dotted name of the last layer of the residual branch before
+            the addition; the block itself if it has no addition.
+        stage: number of its stage, from 1.
+        index: number within the stage, from 1.
+        channels: channels of its output.
+    """
+
+    name: str
+    branch_end: str
+    stage: int
+    index: int
+    channels: int
+
+
+class _ApplyAttention:
+    """Forward post hook that passes the layer's output through one of its sublayers."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, layer, inputs, output):
+        return layer._sub_layers[self.name](output)
+
+
+def insert_attention(model, attention, at="residual", stages=None, blocks=None, input_shape=None):
+    """Insert attention into ``model``, in place.
+
+    Args:
+        model (paddle.nn.Layer): any network that takes one image batch.
+        attention: a registry name, a dict such as ``dict(name='SE',
+            reduction=16)``, or a list of these, applied in the order written. A
+            dict may also hold its own ``at``, ``stages`` and ``blocks``; every
+            other key is an argument of the mechanism.
+        at (str): where. ``'residual'``: at the end of the residual branch of each
+            block, before the addition. ``'block'``: after each block.
+            ``'stage'``: after the last block of each stage. Anything else is a
+            pattern of sublayer names such as ``'blocks.*.conv1'``; ``*`` and
+            ``?`` do not cross a dot.
+        stages (int or list of int, optional): only these stages, from 1.
+        blocks (int or list of int, optional): only these blocks of each stage,
+            from 1; -1 is the last.
+        input_shape (list of int, optional): ``[C, H, W]`` of the trial run.
+            Default: the channels of the first convolution and 64 x 64, then
+            224 x 224 if the network refuses that.
+
+    Returns:
+        list of :class:`Insertion`, in execution order for each attention.
+
+    Raises:
+        ValueError: for an unknown mechanism, argument, stage or block, a layer
+            whose output is not ``[N, C, H, W]``, and a placement that matches
+            nothing (the message lists what could be matched). The model is then
+            unchanged.
+    """
+    specs = _parse_specs(attention, at, stages, blocks)
+    trace = _trace(model, input_shape)
+    plan = []
+    for spec in specs:
+        for target in _targets(trace, spec):
+            channels = trace.channels(target)
+            try:
+                layer = build_attention(spec.name, channels, **spec.arguments)
+            except ValueError as error:
+                raise ValueError(f"at layer {target!r} with {channels} channels: {error}") from error
+            plan.append((target, spec.name, channels, layer))
+    return [_attach(trace.layers[target], target, *rest) for target, *rest in plan]
+
+
+def describe_blocks(model, input_shape=None):
+    """The residual blocks that ``at='residual' | 'block' | 'stage'`` address, as :class:`Block`."""
+    return _trace(model, input_shape).blocks()
+
+
+def _attach(layer, target, name, channels, attention):
+    attention.training = layer.training
+    for sublayer in attention.sublayers():
+        sublayer.training = layer.training
+    number = 1
+    while (key := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
+        number += 1
+    layer.add_sublayer(key, attention)
+    layer.register_forward_post_hook(_ApplyAttention(key))
+    return Insertion(target, f"{target}.{key}" if target else key, name, channels)
+
+
+# --- what was asked for ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Spec:
+    name: str
+    arguments: dict
+    at: str
+    stages: tuple | None
+    blocks: tuple | None
+
+
+def _parse_specs(attention, at, stages, blocks):
+    items = attention if isinstance(attention, (list, tuple)) else [attention]
+    if not items:
+        raise ValueError("attention is an empty list; give at least one mechanism")
+    return [_parse_spec(item, at, stages, blocks) for item in items]
+
+
+def _parse_spec(item, at, stages, blocks):
+    if isinstance(item, str):
+        item = {"name": item}
+    if not isinstance(item, Mapping):
+        raise ValueError(
+            f"attention must be a name or a dict such as {{'name': 'SE', 'reduction': 16}}, but got {item!r}"
+        )
+    if "name" not in item:
+        raise ValueError(f"attention {dict(item)!r} has no 'name'{_near_key(item)}; such as {{'name': 'SE'}}")
+    entry = get_attention(item["name"])
+    arguments = {k: v for k, v in item.items() if k not in _SPEC_KEYS}
+    check_arguments(entry.name, arguments)
+    at = item.get("at", at)
+    if not isinstance(at, str) or not at:
+        raise ValueError(f"at must be one of {PLACEMENTS} or a pattern of layer names, but got {at!r}")
+    return _Spec(
+        entry.name,
+        arguments,
+        at,
+        _numbers("stages", item.get("stages", stages), allow_negative=False),
+        _numbers("blocks", item.get("blocks", blocks), allow_negative=True),
+    )
+
+
+def _near_key(item):
+    return next((hint for key in item if (hint := did_you_mean(key, _SPEC_KEYS))), "")
+
+
+def _numbers(what, value, allow_negative):
+    if value is None:
+        return None
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, int) or v == 0 or (v < 0 and not allow_negative):
+            hint = "; -1 is the last" if allow_negative else ""
+            raise ValueError(f"{what} are integers counted from 1{hint}, but got {value!r}")
+    if not values:
+        raise ValueError(f"{what} is empty; leave it out to mean all {what}")
+    return values
+
+
+def _targets(trace, spec):
+    """Names of the layers that ``spec`` addresses, in execution order."""
+    if spec.at in PLACEMENTS or spec.stages is not None or spec.blocks is not None:
+        chosen = _choose_blocks(trace, spec)
+    else:
+        chosen = None
+    if spec.at == "residual":
+        return [block.branch_end for block in chosen]
+    if spec.at == "block":
+        return [block.name for block in chosen]
+    if spec.at == "stage":
+        last = {block.stage: block.name for block in trace.blocks()}
+        return list(dict.fromkeys(last[block.stage] for block in chosen))
+    names = [n for n in trace.order if n and _matches(n, spec.at)]
+    if not names:
+        raise ValueError(f"at={spec.at!r} matches no layer of {trace.title}{trace.could_match(spec.at)}")
+    if chosen is not None:
+        inside = tuple(block.name for block in chosen)
+        names = [n for n in names if any(n == b or n.startswith(b + ".") for b in inside)]
+        if not names:
+            raise ValueError(
+                f"at={spec.at!r} matches no layer inside stages={spec.stages}, blocks={spec.blocks} "
+                f"of {trace.title}"
+            )
+    return names
+
+
+def _choose_blocks(trace, spec):
+    found = trace.blocks()
+    if not found:
+        raise ValueError(
+            f"at={spec.at!r}: {trace.title} has no residual block, that is no layer that adds "
+            f"its branch to a shortcut; give a pattern of layer names{trace.could_match('')}"
+        )
+    sizes = {}
+    for block in found:
+        sizes[block.stage] = block.index
+    for stage in spec.stages or ():
+        if stage not in sizes:
+            raise ValueError(
+                f"stages={list(spec.stages)}: {trace.title} has no stage {stage}; "
+                f"its stages are 1 to {len(sizes)}, with {list(sizes.values())} blocks"
+            )
+    wanted_stages = set(spec.stages or sizes)
+    if spec.blocks is None:
+        return [b for b in found if b.stage in wanted_stages]
+    chosen = []
+    for block in found:
+        size = sizes[block.stage]
+        if block.stage in wanted_stages and {block.index, block.index - size - 1} & set(spec.blocks):
+            chosen.append(block)
+    largest = max(sizes[s] for s in wanted_stages)
+    for number in spec.blocks:
+        if abs(number) > largest:
+            raise ValueError(
+                f"blocks={list(spec.blocks)}: no chosen stage of {trace.title} has a block {number}; "
+                f"the stages have {list(sizes.values())} blocks"
+            )
+    return chosen
+
+
+def _matches(name, pattern):
+    pattern = re.sub(r"\[(\d+|\*)\]", r".\1", pattern).split(".")
+    parts = name.split(".")
+    return len(parts) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
+
+
+# --- what the network is -----------------------------------------------------------------
+
+
+@dataclass
+class _Call:
+    """One call of a layer: the graph nodes of its inputs and outputs."""
+
+    name: str
+    inputs: list
+    outputs: list
+    shape: list
+    children: list
+
+
+class _Trace:
+    """The calls of one forward pass, and the structure read from their gradient graph."""
+
+    def __init__(self, model):
+        self.title = type(model).__name__
+        self.layers = {"": model, **dict(model.named_sublayers())}
+        self.calls = []  # in order of completion
+        self.order = []  # layer names in order of first call
+        self._stack = []
+        self._tensors = []  # keeps the graph nodes alive, so that their addresses stay unique
+        self._blocks = None
+
+    # recording
+
+    def enter(self, name, inputs):
+        if name not in self.order:
+            self.order.append(name)
+        call = _Call(name, self._nodes(inputs), [], [], [])
+        if self._stack:
+            self._stack[-1].children.append(call)
+        self._stack.append(call)
+
+    def leave(self, output):
+        call = self._stack.pop()
+        call.outputs = self._nodes(output)
+        if isinstance(output, paddle.Tensor):
+            call.shape = list(output.shape)
+        self.calls.append(call)
+
+    def _nodes(self, value):
+        nodes = []
+        for tensor in paddle.utils.flatten(value):
+            if isinstance(tensor, paddle.Tensor) and tensor.grad_fn is not None:
+                node = tensor.grad_fn
+                self._tensors.append((tensor, node))
+                nodes.append(node)
+        return nodes
+
+    # reading
+
+    def channels(self, name):
+        """Channels of the 4-D output of layer ``name``; raises ValueError if there is no such."""
+        shapes = {tuple(c.shape[1:2]) if len(c.shape) == 4 else None for c in self.calls if c.name == name}
+        if None in shapes or len(shapes) != 1:
+            got = [c.shape for c in self.calls if c.name == name]
+            raise ValueError(
+                f"attention needs one feature map [N, C, H, W], but layer {name!r} of {self.title} "
+                f"returns {got if got != [[]] else 'something that is not one tensor'}; choose another layer"
+            )
+        return shapes.pop()[0]
+
+    def could_match(self, wanted):
+        """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
+        names = [c.name for c in self.calls if c.name and len(c.shape) == 4]
+        folded = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", n) for n in names))
+        shown = sorted(folded, key=lambda n: (n.count("."), n))[:40]
+        more = f", and {len(folded) - len(shown)} more" if len(folded) > len(shown) else ""
+        near = did_you_mean(wanted, [*PLACEMENTS, *folded]) if wanted else ""
+        return f"{near}; could be matched: {', '.join([*PLACEMENTS, *shown])}{more}"
+
+    def blocks(self):
+        """The residual blocks in execution order."""
+        if self._blocks is None:
+            self._blocks = self._find_blocks()
+        return self._blocks
+
+    def _find_blocks(self):
+        ends = {}
+        for call in self.calls:
+            if call.name and len(call.shape) == 4 and call.name not in ends:
+                end = self._branch_end(call)
+                if end is not None:
+                    ends[call.name] = end
+        classes = {type(self.layers[name]) for name in ends}
+        found, stage, index, previous = [], 0, 0, None
+        for call in sorted(self.calls, key=lambda c: self.order.index(c.name)):
+            name = call.name
+            if not name or type(self.layers[name]) not in classes or len(call.shape) != 4:
+                continue
+            if any(block.name == name for block in found):
+                continue
+            channels, size = call.shape[1], call.shape[2:]
+            if previous is None or size != previous[1] or channels >= 2 * previous[0]:
+                stage, index = stage + 1, 0
+            index += 1
+            previous = (channels, size)
+            found.append(Block(name, ends.get(name, name), stage, index, channels))
+        return found
+
+    def _branch_end(self, call):
+        """Name of the layer that ends the residual branch, or None if ``call`` adds no branch.
+
+        Walks the gradient graph back from the block's output. A direct child is
+        one step (from its output to its inputs); everything else met on the way
+        belongs to the block's own forward, so an addition met there is the block's.
+        """
+        producer = {}
+        for child in call.children:
+            consumed = {n.node_ptr() for n in child.inputs}
+            for node in child.outputs:
+                if node.node_ptr() not in consumed:
+                    producer.setdefault(node.node_ptr(), child)
+        start = {n.node_ptr() for n in call.inputs}
+
+        def depth(node, seen):
+            """Most child calls on any path from ``node`` back to the block's input, -1 if none."""
+            address = node.node_ptr()
+            if address in start:
+                return 0
+            if address in seen:
+                return seen[address]
+            seen[address] = -1
+            child = producer.get(address)
+            if child is not None:
+                below = [depth(n, seen) for n in child.inputs]
+                result = 1 + max(below) if below and max(below) >= 0 else -1
+            else:
+                result = max((depth(n, seen) for n in node.next_functions if n is not None), default=-1)
+            seen[address] = result
+            return result
+
+        pending, visited, depths = list(call.outputs), set(), {}
+        while pending:
+            node = pending.pop(0)
+            address = node.node_ptr()
+            if address in visited or address in start:
+                continue
+            visited.add(address)
+            child = producer.get(address)
+            if child is not None:
+                pending.extend(child.inputs)
+                continue
+            operands = [n for n in node.next_functions if n is not None]
+            if node.name().startswith("AddGradNode") and len(operands) == 2:
+                long, short = sorted(operands, key=lambda n: depth(n, depths), reverse=True)
+                if depth(long, depths) > depth(short, depths) >= 0:
+                    return self._nearest_child(long, producer)
+            pending.extend(operands)
+        return None
+
+    @staticmethod
+    def _nearest_child(node, producer):
+        while node is not None and node.node_ptr() not in producer:
+            operands = [n for n in node.next_functions if n is not None]
+            node = operands[0] if operands else None
+        return producer[node.node_ptr()].name if node is not None else None
+
+
+def _trace(model, input_shape):
+    if not isinstance(model, nn.Layer):
+        raise ValueError(f"model must be a paddle.nn.Layer, but got {type(model).__name__}")
+    for name, layer in model.named_sublayers():
+        if getattr(layer, "_data_format", "NCHW") == "NHWC":
+            raise ValueError(
+                f"layer {name!r} computes in NHWC; attention layers take NCHW, so build the network "
+                "with data_format='NCHW'"
+            )
+    if input_shape is not None:
+        return _run_trace(model, list(input_shape))
+    channels = next((layer._in_channels for layer in model.sublayers() if isinstance(layer, nn.Conv2D)), 3)
+    errors = []
+    for size in _PROBE_SIZES:
+        try:
+            return _run_trace(model, [channels, size, size])
+        except Exception as error:  # the network's own, of any kind
+            errors.append(f"[{channels}, {size}, {size}]: {str(error).strip().splitlines()[-1]}")
+    raise ValueError(
+        f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W]. "
+        f"Tried {'; '.join(errors)}"
+    )
+
+
+def _run_trace(model, input_shape):
+    trace = _Trace(model)
+    training = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), paddle.float32)
+    handles = []
+    try:
+        model.eval()
+        for name, layer in trace.layers.items():
+            handles.append(layer.register_forward_pre_hook(lambda _, x, name=name: trace.enter(name, x)))
+            handles.append(layer.register_forward_post_hook(lambda _, x, y: trace.leave(y)))
+        x = paddle.full([1, *input_shape], 0.5, dtype=dtype)
+        x.stop_gradient = False
+        with paddle.enable_grad():
+            model(x * 1.0)  # a leaf has no graph node; its multiple has
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer, mode in training:
+            layer.training = mode
+    return trace
