@@ -1,0 +1,131 @@
+"""Find PaddleClas, register the networks in it, and use the parts of it that the engine needs."""
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+
+from . import backbones
+
+
+def find_paddleclas(source_tree=None):
+    """Make ``import ppcls`` work and return the directory that holds the ``ppcls`` package.
+
+    Args:
+        source_tree (str, optional): a PaddleClas checkout. Default: a ``ppcls``
+            that can be imported already, else the one inside the installed
+            ``paddleclas`` package (which has the networks but no engine).
+
+    Raises:
+        FileNotFoundError: if ``source_tree`` is not a PaddleClas checkout.
+        ModuleNotFoundError: if there is no PaddleClas at all.
+        RuntimeError: if another PaddleClas has been imported before.
+    """
+    if source_tree is not None:
+        root = os.path.abspath(source_tree)
+        if not os.path.isfile(os.path.join(root, "ppcls", "arch", "__init__.py")):
+            raise FileNotFoundError(
+                f"{source_tree!r} is not a PaddleClas source tree: it has no ppcls/arch/__init__.py"
+            )
+        _put_first(root)
+    elif "ppcls" not in sys.modules and importlib.util.find_spec("ppcls") is None:
+        package = importlib.util.find_spec("paddleclas")
+        if package is None or not package.submodule_search_locations:
+            raise ModuleNotFoundError(
+                "PaddleClas was not found; run pip install paddleclas, or give a source tree with "
+                "--paddleclas DIR or PADDLECLAS_HOME"
+            )
+        _put_first(next(iter(package.submodule_search_locations)))
+    found = os.path.dirname(next(iter(importlib.import_module("ppcls").__path__)))
+    if source_tree is not None and not os.path.samefile(found, source_tree):
+        raise RuntimeError(
+            f"PaddleClas was already imported from {found}; {source_tree} can only be used from the start"
+        )
+    return found
+
+
+def _put_first(directory):
+    if directory in sys.path:
+        sys.path.remove(directory)
+    sys.path.insert(0, directory)
+
+
+def register(source_tree=None):
+    """Add the networks of this library to ``ppcls.arch``; calling it again changes nothing.
+
+    They are then found by ``Arch.name`` in any PaddleClas YAML, by
+    ``ppcls.arch.build_model``, and as the backbone of a ``RecModel``.
+
+    Returns:
+        list of str: the registered names.
+
+    Raises:
+        ValueError: if PaddleClas has a network of its own under one of the names.
+    """
+    find_paddleclas(source_tree)
+    arch = importlib.import_module("ppcls.arch")
+    for name in backbones.__all__:
+        factory = getattr(backbones, name)
+        present = getattr(arch, name, factory)
+        if present is not factory:
+            raise ValueError(
+                f"PaddleClas already has a network {name!r} ({present.__module__}); it is not replaced"
+            )
+        setattr(arch, name, factory)
+        setattr(arch.backbone, name, factory)
+    return list(backbones.__all__)
+
+
+def build_network(config, mode="train"):
+    """``ppcls.arch.build_model`` for the ``Arch`` section of a parsed YAML.
+
+    Raises:
+        ValueError: for an unknown ``Arch.name`` or argument.
+    """
+    from paddle_attention.registry import did_you_mean
+
+    register()
+    arch = importlib.import_module("ppcls.arch")
+    name = config["Arch"].get("name")
+    if not isinstance(name, str) or not callable(getattr(arch, name, None)):
+        known = [n for n, v in vars(arch).items() if inspect.isroutine(v) or inspect.isclass(v)]
+        raise ValueError(f"Arch.name: PaddleClas has no network {name!r}{did_you_mean(name, known)}")
+    if "mode" in inspect.signature(arch.build_model).parameters:
+        return arch.build_model(config, mode)
+    return arch.build_model(config["Arch"])  # PaddleClas up to 2.3
+
+
+def load_config(path, overrides=(), show=False):
+    """Read a YAML the way PaddleClas does, with its ``-o key.sub=value`` overrides.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for an override that is not ``key=value``.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"there is no config file {path!r}")
+    for option in overrides:
+        if option.count("=") != 1:
+            raise ValueError(f"-o {option!r}: an override is written key.subkey=value, with one '='")
+    root = find_paddleclas()
+    config = importlib.import_module("ppcls.utils.config").get_config(
+        path, overrides=list(overrides), show=show
+    )
+    # Label lists such as ppcls/utils/imagenet1k_label_list.txt come with PaddleClas.
+    post = (config.get("Infer") or {}).get("PostProcess") or {}
+    names = post.get("class_id_map_file") or ""
+    if not os.path.exists(names) and os.path.isfile(os.path.join(root, names)):
+        post["class_id_map_file"] = os.path.join(root, names)
+    return config
+
+
+def init_logger(log_file=None):
+    """Start PaddleClas' logger ``ppcls`` (its networks need it), also writing to ``log_file``."""
+    find_paddleclas()
+    importlib.import_module("ppcls.utils.logger").init_logger(log_file=log_file)
+
+
+def profiler_step(options):
+    """Tell PaddleClas' profiler that a training step begins; ``options`` are those of ``-p``."""
+    importlib.import_module("ppcls.utils.profiler").add_profiler_step(options)
