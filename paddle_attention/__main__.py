@@ -1,0 +1,7 @@
+"""``python -m paddle_attention``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

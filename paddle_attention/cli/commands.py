@@ -1,0 +1,158 @@
+"""The commands: ``do_<command>(options)``."""
+
+import logging
+import os
+
+from .. import ppcls
+from ..deploy import InferencePredictor, export_inference_model
+from ..engine import (
+    ConfigError,
+    Engine,
+    TopkPostProcess,
+    build_transforms,
+    check_config,
+    list_images,
+    read_batches,
+)
+from ..networks import list_networks
+from ..registry import list_attentions
+from ..weights import load_weights
+
+logger = logging.getLogger("ppcls")
+
+
+def do_train(options):
+    """Train; the checkpoints are in ``Global.output_dir``."""
+    if _run_in_source_tree(options, "train.py"):
+        return
+    config = _load(options, "train")
+    on_step = None
+    if options.profiler_options:
+
+        def on_step():
+            ppcls.profiler_step(options.profiler_options)
+
+    engine = Engine(config, ppcls.build_network, "train", on_step)
+    best = engine.train()
+    logger.info(f"best top{engine.meters.topk['eval'][0]}: {best:.5f}" if engine.evaluates else "trained")
+    logger.info(f"checkpoints: {os.path.abspath(engine.output_dir)}")
+
+
+def do_eval(options):
+    """Evaluate ``Global.pretrained_model``."""
+    if not _run_in_source_tree(options, "eval.py"):
+        Engine(_load(options, "eval"), ppcls.build_network, "eval").evaluate()
+
+
+def do_infer(options):
+    """Classify ``Infer.infer_imgs`` with ``Global.pretrained_model``."""
+    if not _run_in_source_tree(options, "infer.py"):
+        Engine(_load(options, "infer"), ppcls.build_network, "infer").infer()
+
+
+def do_export_model(options):
+    """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
+    config = _load(options, "export")
+    check_config(config, "export")
+    settings = config["Global"]
+    if not settings.get("pretrained_model"):
+        raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
+    config["Arch"].pop("use_sync_bn", None)
+    # The checkpoint holds all weights: do not fetch the backbone's.
+    for section in (config["Arch"], config["Arch"].get("backbone")):
+        if isinstance(section, dict) and "pretrained" in section:
+            section["pretrained"] = False
+    add_softmax = config["Arch"].pop("infer_add_softmax", True)
+    network = ppcls.build_network(config, "export")
+    logger.info(f"{settings['pretrained_model']}: {load_weights(network, settings['pretrained_model'])}")
+    directory = settings.get("save_inference_dir") or "./inference"
+    export_inference_model(
+        network, directory, settings["image_shape"], softmax=add_softmax, report=logger.info
+    )
+    logger.info(f"Export succeeded! The inference model is in {os.path.abspath(directory)}")
+
+
+def do_predict(options):
+    """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
+    config = _load(options, "predict")
+    check_config(config, "predict")
+    section, settings = config["Infer"], config.get("Global") or {}
+    if not section.get("infer_imgs"):
+        raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
+    transform = build_transforms(section["transforms"], "Infer.transforms")
+    postprocess = TopkPostProcess.from_config(config)
+    predictor = InferencePredictor(
+        settings.get("save_inference_dir") or "./inference", gpu=settings.get("device") == "gpu"
+    )
+    paths = list_images(section["infer_imgs"])
+    for names, images in read_batches(paths, transform, section.get("batch_size") or 1):
+        for result in postprocess(predictor(images), names):
+            classes = [
+                f"{name} {score:.5f}"
+                for name, score in zip(
+                    result.get("label_names", result["class_ids"]), result["scores"], strict=True
+                )
+            ]
+            print(f"{result['file_name']}: {', '.join(classes)}")
+
+
+def do_list(options):
+    """Print the registered mechanisms and the networks."""
+    rows = [("name", "class", "year", "arXiv", "domain", "weights from", "applied by", "paper")]
+    rows += [
+        (e.name, e.cls.__name__, str(e.year), e.arxiv or "-", e.domain, e.computed_by, e.applied_by, e.paper)
+        for e in list_attentions()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nnetworks: AttentionNet, " + ", ".join(list_networks()))
+
+
+def do_run(options):
+    """Run a PaddleClas script."""
+    ppcls.run_script(options.script, options.arguments)
+
+
+def do_install(options):
+    """Add the networks to a checkout."""
+    done = ppcls.install(options.directory)
+    print(f"{options.directory}: {'installed' if done else 'was installed already'}")
+
+
+def do_uninstall(options):
+    """Take the networks out of a checkout."""
+    done = ppcls.uninstall(options.directory)
+    print(f"{options.directory}: {'uninstalled' if done else 'was not installed'}")
+
+
+def do_digits(options):
+    """Write the digits data set."""
+    from .digits import write_digits
+
+    counts = write_digits(options.directory)
+    print(f"{os.path.abspath(options.directory)}: {counts[0]} training and {counts[1]} test images")
+
+
+def _load(options, mode):
+    """Read the YAML and start the log file."""
+    ppcls.find_paddleclas(options.paddleclas)
+    config = ppcls.load_config(options.config, options.override)
+    settings = config.get("Global")
+    directory = settings.get("output_dir") if isinstance(settings, dict) else None
+    writes = mode in ("train", "eval", "infer", "export")
+    ppcls.init_logger(os.path.join(directory or "./output/", f"{mode}.log") if writes else None)
+    return config
+
+
+def _run_in_source_tree(options, script):
+    """Hand over to PaddleClas' own tool where a source tree was given."""
+    if options.paddleclas is None:
+        return False
+    arguments = ["-c", options.config]
+    for override in options.override:
+        arguments += ["-o", override]
+    if options.profiler_options:
+        arguments += ["-p", options.profiler_options]
+    ppcls.run_script(os.path.join(options.paddleclas, "tools", script), arguments)
+    return True

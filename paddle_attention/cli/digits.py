@@ -1,0 +1,46 @@
+"""scikit-learn's 1,797 real handwritten digits as image files with PaddleClas lists."""
+
+import os
+
+import numpy as np
+
+_TEST_EVERY = 5
+
+
+def write_digits(directory):
+    """Write ``<class>/<number>.png`` and ``train_list.txt``, ``test_list.txt``, ``label_list.txt``.
+
+    Every fifth image of each class is held out for testing. The images are the
+    original 8 x 8 pixels.
+
+    Returns:
+        tuple: the number of training and of test images.
+
+    Raises:
+        OSError: if the directory cannot be written.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    pixels = np.round(data.images * (255.0 / 16.0)).astype("uint8")
+    lists = {"train": [], "test": []}
+    seen = [0] * 10
+    for number, (image, label) in enumerate(zip(pixels, data.target, strict=True)):
+        name = f"{label}/{number:04d}.png"
+        path = os.path.join(directory, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Image.fromarray(image).convert("RGB").save(path)
+        part = "test" if seen[label] % _TEST_EVERY == _TEST_EVERY - 1 else "train"
+        lists[part].append(f"{name} {label}\n")
+        seen[label] += 1
+    # The lists come last: where they are, the images are.
+    for part, lines in lists.items():
+        _write(os.path.join(directory, f"{part}_list.txt"), lines)
+    _write(os.path.join(directory, "label_list.txt"), [f"{i} digit_{i}\n" for i in range(10)])
+    return len(lists["train"]), len(lists["test"])
+
+
+def _write(path, lines):
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(lines)

@@ -1,0 +1,116 @@
+"""Parse the command line, set the threads, run the command."""
+
+import argparse
+import os
+import sys
+import warnings
+
+_CONFIG_COMMANDS = {
+    "train": "train a network from a YAML",
+    "eval": "evaluate a checkpoint",
+    "infer": "classify images with a checkpoint",
+    "export_model": "export a checkpoint for Paddle Inference and verify the result",
+    "predict": "classify images with an exported model",
+}
+
+
+def main(command=None, arguments=None):
+    """Run ``command`` (default: the first argument) and return the exit status.
+
+    A mistake of the user's ends in one line on stderr and status 2.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(command).parse_args([command, *arguments] if command else arguments)
+    set_threads(getattr(options, "threads", None))
+    warnings.filterwarnings("ignore", message="No ccache found")
+    from . import commands
+
+    try:
+        getattr(commands, f"do_{options.command}")(options)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, commands.ExportError) as error:
+        if options.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def set_threads(threads=None):
+    """Choose the number of CPU threads; only works before Paddle is imported.
+
+    Paddle takes ``OMP_NUM_THREADS`` and sets it to 1 itself if it is not set.
+    """
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Under a launcher several processes share the machine.
+        processes = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (available or 1) // processes))
+
+
+def _positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
+    return int(text)
+
+
+def _parser(command):
+    parser = argparse.ArgumentParser(
+        prog=None if command else "python -m paddle_attention",
+        description="Attention mechanisms for PaddlePaddle and PaddleClas.",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, help_text in _CONFIG_COMMANDS.items():
+        prog = os.path.basename(sys.argv[0]) if command == name else None
+        _config_options(subparsers.add_parser(name, help=help_text, description=help_text, prog=prog))
+    sub = subparsers.add_parser("list", help="list the attention mechanisms and networks")
+    sub = subparsers.add_parser("run", help="run a PaddleClas script with the networks registered")
+    sub.add_argument("script", help="such as tools/train.py, in a PaddleClas checkout")
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    for name, text in (
+        ("install", "add the networks to a PaddleClas checkout, so that its own tools know them"),
+        ("uninstall", "undo install"),
+    ):
+        sub = subparsers.add_parser(name, help=text, description=text)
+        sub.add_argument("directory", metavar="DIR", help="a PaddleClas checkout")
+    sub = subparsers.add_parser("digits", help="write scikit-learn's digits as images and lists")
+    sub.add_argument("directory", nargs="?", default="./dataset/digits", metavar="DIR")
+    for sub in subparsers.choices.values():
+        sub.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the whole traceback of an error",
+        )
+    return parser
+
+
+def _config_options(parser):
+    parser.add_argument("-c", "--config", required=True, help="the YAML")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY.SUB=VALUE",
+        help="change one value of the YAML; may be repeated",
+    )
+    parser.add_argument(
+        "-p",
+        "--profiler_options",
+        metavar="OPTIONS",
+        help="profile training, as 'key1=value1;key2=value2' (see paddle's profiler)",
+    )
+    parser.add_argument(
+        "--paddleclas",
+        default=os.environ.get("PADDLECLAS_HOME") or None,
+        metavar="DIR",
+        help="use this PaddleClas source tree instead of the embedded engine (default: $PADDLECLAS_HOME)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_positive,
+        help="CPU threads (default: $OMP_NUM_THREADS, else all cores)",
+    )

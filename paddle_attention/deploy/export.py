@@ -1,0 +1,125 @@
+"""Export a network for Paddle Inference and prove that it computes the same."""
+
+import copy
+import os
+import shutil
+import tempfile
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.static import InputSpec
+
+from .predictor import InferencePredictor
+
+ENDINGS = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
+
+
+class ExportError(RuntimeError):
+    """The exported network does not compute what the live one does."""
+
+
+class _WithSoftmax(nn.Layer):
+    """PaddleClas exports probabilities, not logits."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.softmax = nn.Softmax(axis=-1)
+
+    def forward(self, x):
+        return self.softmax(self.network(x))
+
+
+def export_inference_model(
+    network,
+    directory,
+    image_shape,
+    softmax=True,
+    prefix="inference",
+    tolerance=1e-4,
+    batch_sizes=(1, 3),
+    report=print,
+):
+    """Write ``<prefix>.json`` (Paddle 3) or ``.pdmodel`` (Paddle 2) and ``.pdiparams``.
+
+    The files are made in a temporary directory, loaded back with Paddle
+    Inference, with oneDNN and without, and compared with ``network`` on random
+    images of every batch size. Only if all agree are they put into
+    ``directory``, replacing an earlier export.
+
+    Args:
+        network (paddle.nn.Layer): returns logits ``[N, classes]``; it is not changed.
+        directory (str): where to write.
+        image_shape (list of int): ``[C, H, W]``; None for a dynamic H or W.
+        softmax (bool): append a softmax, as PaddleClas does.
+        prefix (str): name of the files without ending.
+        tolerance (float): the largest relative error, ``max|a - b| / max|b|`` of
+            the logits (with a softmax: of the centred logarithms of its outputs).
+        batch_sizes (sequence of int): sizes of the random batches.
+        report (callable): gets one line for every comparison.
+
+    Returns:
+        dict: ``{(batch size, oneDNN): relative error}``.
+
+    Raises:
+        ExportError: if an error is above ``tolerance`` or not a number; nothing
+            is written then.
+    """
+    exported = copy.deepcopy(network)
+    for layer in exported.sublayers(include_self=True):  # re-parameterised networks fold first
+        if hasattr(layer, "re_parameterize") and not getattr(layer, "is_repped", False):
+            layer.re_parameterize()
+    exported = _WithSoftmax(exported) if softmax else exported
+    exported.eval()
+    os.makedirs(directory, exist_ok=True)
+    workdir = tempfile.mkdtemp(dir=directory, prefix=".export-")
+    try:
+        spec = InputSpec([None, *image_shape], "float32", "x")
+        static = paddle.jit.to_static(copy.deepcopy(exported), input_spec=[spec])
+        paddle.jit.save(static, os.path.join(workdir, prefix))
+        errors = _compare(exported, workdir, prefix, image_shape, softmax, batch_sizes, report)
+        worst = max(errors.values(), key=lambda e: np.inf if np.isnan(e) else e)
+        if not worst <= tolerance:
+            raise ExportError(
+                f"the exported network differs from the live one by {worst:.1e} relative, more than "
+                f"{tolerance:.0e}; nothing was written to {directory}"
+            )
+        for ending in ENDINGS:
+            source = os.path.join(workdir, prefix + ending)
+            target = os.path.join(directory, prefix + ending)
+            if os.path.exists(source):
+                os.replace(source, target)
+            elif os.path.exists(target):
+                os.unlink(target)  # of an export by another Paddle
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
+    return errors
+
+
+def _compare(network, directory, prefix, image_shape, softmax, batch_sizes, report):
+    random = np.random.RandomState(0)
+    shape = [64 if size is None else size for size in image_shape]
+    errors = {}
+    for onednn in (True, False):
+        predictor = InferencePredictor(directory, prefix, onednn=onednn)
+        for n in batch_sizes:
+            images = random.standard_normal([n, *shape]).astype("float32")
+            with paddle.no_grad():
+                expected = network(paddle.to_tensor(images)).numpy()
+            error = relative_error(predictor(images), expected, softmax)
+            errors[n, onednn] = error
+            report(
+                f"export check: batch {n}, oneDNN {'on ' if onednn else 'off'}: relative error {error:.1e}"
+            )
+    return errors
+
+
+def relative_error(got, expected, probabilities=False):
+    """``max|a - b| / max|b|``; of probabilities, after undoing the softmax up to a constant."""
+    got, expected = got.astype("float64"), expected.astype("float64")
+    if probabilities:  # a softmax of similar logits would hide their errors
+        got, expected = (np.log(np.maximum(p, 1e-30)) for p in (got, expected))
+        got = got - got.mean(axis=-1, keepdims=True)
+        expected = expected - expected.mean(axis=-1, keepdims=True)
+    return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))

@@ -1,0 +1,60 @@
+"""Run an exported network with Paddle Inference."""
+
+import os
+
+import numpy as np
+import paddle.inference
+
+
+def model_files(directory, prefix="inference"):
+    """``(program, weights)`` paths of an exported network.
+
+    Raises:
+        FileNotFoundError: if ``directory`` does not hold both files.
+    """
+    weights = os.path.join(directory, prefix + ".pdiparams")
+    for ending in (".json", ".pdmodel"):
+        program = os.path.join(directory, prefix + ending)
+        if os.path.isfile(program) and os.path.isfile(weights):
+            return program, weights
+    raise FileNotFoundError(
+        f"{directory!r} holds no exported model: {prefix}.json or {prefix}.pdmodel, and {prefix}.pdiparams"
+    )
+
+
+class InferencePredictor:
+    """Paddle Inference on one exported network, with its default passes.
+
+    Args:
+        directory (str): where ``inference.json`` (or ``.pdmodel``) and
+            ``inference.pdiparams`` are.
+        prefix (str): the files' name without ending.
+        onednn (bool): oneDNN kernels on CPU.
+        threads (int, optional): CPU threads. Default: ``OMP_NUM_THREADS``, else all cores.
+        gpu (bool): run on the first GPU.
+
+    Raises:
+        FileNotFoundError: if the files are not there.
+    """
+
+    def __init__(self, directory, prefix="inference", onednn=True, threads=None, gpu=False):
+        config = paddle.inference.Config(*model_files(directory, prefix))
+        if gpu:
+            config.enable_use_gpu(256, 0)
+        else:
+            config.disable_gpu()
+            if onednn:
+                config.enable_mkldnn()
+            elif hasattr(config, "disable_mkldnn"):
+                config.disable_mkldnn()
+            threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+            config.set_cpu_math_library_num_threads(threads)
+        config.disable_glog_info()
+        self.predictor = paddle.inference.create_predictor(config)
+
+    def __call__(self, images):
+        """``float32 [n, 3, H, W]`` to the network's output as an array."""
+        handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
+        handle.copy_from_cpu(np.ascontiguousarray(images, dtype="float32"))
+        self.predictor.run()
+        return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()

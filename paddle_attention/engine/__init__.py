@@ -1,0 +1,21 @@
+"""A thin training engine on ``paddle.Model`` for PaddleClas YAMLs.
+
+It stands in where there is no PaddleClas source tree (the ``paddleclas`` package
+has the networks, but no engine), reads the same YAML, writes the same
+checkpoints and log lines, and refuses what it cannot honour.
+"""
+
+from .config import ConfigError, check_config
+from .engine import Engine
+from .infer import TopkPostProcess, list_images, read_batches
+from .transforms import build_transforms
+
+__all__ = [
+    "ConfigError",
+    "Engine",
+    "TopkPostProcess",
+    "build_transforms",
+    "check_config",
+    "list_images",
+    "read_batches",
+]

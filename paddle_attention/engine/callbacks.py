@@ -1,0 +1,147 @@
+"""``paddle.callbacks`` that log, step, average, evaluate and save the way PaddleClas does."""
+
+import datetime
+import logging
+import sys
+import time
+
+import paddle
+from tqdm import tqdm
+
+logger = logging.getLogger("ppcls")
+
+
+def format_values(values):
+    """``{'top1': 0.5}`` to ``'top1: 0.50000'``."""
+    return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
+
+
+class StepSchedule(paddle.callbacks.LRScheduler):
+    """Steps the schedule after every update, or every epoch where it counts epochs."""
+
+    def __init__(self, schedule, update_freq):
+        super().__init__()
+        self.schedule, self.update_freq = schedule, update_freq
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.schedule.by_epoch:
+            self.schedule.step()
+
+    def on_train_batch_end(self, step, logs=None):
+        if not self.schedule.by_epoch and (step + 1) % self.update_freq == 0:
+            self.schedule.step()
+
+
+class MovingAverage(paddle.callbacks.Callback):
+    """Exponential moving average of all weights and statistics, after every update."""
+
+    def __init__(self, network, average, decay, update_freq):
+        super().__init__()
+        self.network, self.average = network, average
+        self.decay, self.update_freq = decay, update_freq
+
+    @paddle.no_grad()
+    def on_train_batch_end(self, step, logs=None):
+        if (step + 1) % self.update_freq:
+            return
+        source = self.network.state_dict()
+        for key, value in self.average.state_dict().items():
+            new = source[key]
+            if new.is_floating_point():
+                new = self.decay * value + (1.0 - self.decay) * new
+            paddle.assign(new, value)
+
+
+class Log(paddle.callbacks.Callback):
+    """PaddleClas' training log lines, VisualDL curves and a progress bar.
+
+    Args:
+        meters (Meters): running averages.
+        schedule: the learning-rate schedule.
+        first_epoch, epochs, steps (int): the epochs to come, counted from 1, and
+            the steps of each.
+        every (int): steps between two lines.
+        writer (visualdl.LogWriter or None): for the curves.
+        print_mem_info (bool): add the peak GPU memory to the lines.
+        on_step (callable or None): called before every step, for a profiler.
+    """
+
+    def __init__(self, meters, schedule, first_epoch, epochs, steps, every, writer, print_mem_info, on_step):
+        super().__init__()
+        self.meters, self.schedule = meters, schedule
+        self.first_epoch, self.epochs, self.steps, self.every = first_epoch, epochs, steps, every
+        self.writer, self.print_mem_info, self.on_step = writer, print_mem_info, on_step
+        self.batches = self.batch_time = self.reader_time = 0
+
+    def on_train_begin(self, logs=None):
+        screen = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=(self.epochs - self.first_epoch + 1) * self.steps,
+            unit="step",
+            mininterval=0.2 if screen else 15,
+            dynamic_ncols=screen,
+            disable=paddle.distributed.get_rank() != 0,
+        )
+        self.ready = time.perf_counter()
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = self.first_epoch + epoch
+        self.bar.set_description(f"epoch {self.epoch}/{self.epochs}")
+        self.ready = time.perf_counter()
+
+    def on_train_batch_begin(self, step, logs=None):
+        if self.on_step is not None:
+            self.on_step()
+        self.lr = self.schedule.get_lr()
+        self.reader_time += time.perf_counter() - self.ready
+
+    def on_train_batch_end(self, step, logs=None):
+        now = time.perf_counter()
+        self.batch_time += now - self.ready
+        self.batches += 1
+        self.bar.update()
+        if step % self.every == 0:
+            self._line(step, logs["batch_size"])
+        self.ready = time.perf_counter()
+
+    def _line(self, step, batch_size):
+        values = self.meters.averages()
+        cost = self.batch_time / self.batches
+        reader = self.reader_time / self.batches
+        left = (self.epochs - self.epoch + 1) * self.steps - step
+        name = f"lr({type(self.schedule).__name__})"
+        memory = ""
+        if self.print_mem_info and paddle.device.is_compiled_with_cuda():
+            reserved = paddle.device.cuda.max_memory_reserved() / 1024**2
+            allocated = paddle.device.cuda.max_memory_allocated() / 1024**2
+            memory = f", max_mem_reserved: {reserved:.2f} MB, max_mem_allocated: {allocated:.2f} MB"
+        logger.info(
+            f"[Train][Epoch {self.epoch}/{self.epochs}][Iter: {step}/{self.steps}]"
+            f"{name}: {self.lr:.8f}, {format_values(values)}, "
+            f"batch_cost: {cost:.5f}s, reader_cost: {reader:.5f}, "
+            f"ips: {batch_size / cost:.5f} samples/s, "
+            f"eta: {datetime.timedelta(seconds=int(left * cost))}{memory}"
+        )
+        if self.writer is not None:
+            index = (self.epoch - 1) * self.steps + step + 1
+            self.writer.add_scalar(tag=name, step=index, value=self.lr)
+            for key, value in values.items():
+                self.writer.add_scalar(tag=f"train_{key}", step=index, value=value)
+        self.batches = self.batch_time = self.reader_time = 0
+
+
+class EpochEnd(paddle.callbacks.Callback):
+    """Ends an epoch of :class:`Engine`: evaluation, then checkpoints."""
+
+    def __init__(self, engine, first_epoch):
+        super().__init__()
+        self.engine, self.first_epoch = engine, first_epoch
+
+    def on_train_batch_end(self, step, logs=None):
+        self.averages = self.engine.meters.averages()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.engine.end_epoch(self.first_epoch + epoch, self.averages)

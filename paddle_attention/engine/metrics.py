@@ -1,0 +1,103 @@
+"""Running averages of losses and accuracies, as one ``paddle.metric.Metric``."""
+
+import paddle
+
+from .config import ConfigError, build_by_name, single_item
+
+
+def _topk_acc(topk=(1, 5)):
+    values = [topk] if isinstance(topk, int) else list(topk)
+    if not values or any(not isinstance(k, int) or k < 1 for k in values):
+        raise ValueError(f"topk must be positive integers, but got {topk!r}")
+    return values
+
+
+def parse_topk(items, path):
+    """The ``k`` values of a YAML list of metrics; [] for none."""
+    values = []
+    for i, item in enumerate(items or []):
+        name, arguments = single_item(f"{path}.{i}", item)
+        values += build_by_name(f"{path}.{i}", {"TopkAcc": _topk_acc}, name, arguments)
+    return values
+
+
+class Meters(paddle.metric.Metric):
+    """Sample-weighted averages of the losses and top-k accuracies since the last reset.
+
+    ``paddle.Model`` has one set of metrics for training and evaluation;
+    :attr:`mode` says which losses and ``k`` count.
+
+    Args:
+        losses (dict): mode to :class:`CombinedLoss` or None.
+        topk (dict): mode to the list of ``k``.
+        class_num (int, optional): a top-k accuracy with ``k > class_num`` is 1.
+    """
+
+    def __init__(self, losses, topk):
+        super().__init__()
+        self.losses, self.topk = losses, topk
+        self.mode = "train"
+        self.train_values = {}
+        self.reset()
+
+    def loss(self, logits, label):
+        """The loss function for ``paddle.Model``; keeps the parts for :meth:`compute`."""
+        if self.mode != "train":
+            return paddle.zeros([1])  # evaluation losses are computed on the gathered batch
+        values = self.losses["train"](logits, label)
+        self.train_values = {k: v.detach() for k, v in values.items()}
+        return values["loss"]
+
+    def compute(self, logits, label):
+        if self.mode == "train":
+            values = dict(self.train_values)
+        else:
+            loss = self.losses["eval"]
+            values = {} if loss is None else dict(loss(logits, label))
+        class_num = logits.shape[-1]
+        for k in self.topk[self.mode]:
+            if k > class_num:
+                values[f"top{k}"] = paddle.ones([1])
+            else:
+                values[f"top{k}"] = paddle.metric.accuracy(
+                    logits.astype("float32"), label.reshape([-1, 1]), k=k
+                )
+        self._names = list(values)
+        count = paddle.full([1], logits.shape[0], dtype="float32")
+        return [count, *(v.reshape([1]).astype("float32") for v in values.values())]
+
+    def update(self, count, *values):
+        n = int(count[0])
+        self.count += n
+        self.latest = dict(zip(self._names, (float(v[0]) for v in values), strict=True))
+        for name, value in self.latest.items():
+            # Of n samples a whole number is right: keep the sum exact.
+            total = round(value * n) if name.startswith("top") else value * n
+            self.sums[name] = self.sums.get(name, 0) + total
+        return [self.count]
+
+    def accumulate(self):
+        return [self.count]
+
+    def averages(self):
+        """``{name: average}`` in the order losses, accuracies."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+    def reset(self):
+        self.sums, self.count, self.latest = {}, 0, {}
+
+    def name(self):
+        return ["samples"]
+
+
+def check_classes(meters, class_num, warn):
+    """Say once which accuracies mean nothing because there are too few classes."""
+    for k in sorted({k for values in meters.topk.values() for k in values}):
+        if class_num is not None and k > class_num:
+            warn(f"top{k} of {class_num} classes is always 1")
+
+
+def require_metric(meters):
+    """Evaluation needs a first accuracy: it decides which model is the best."""
+    if not meters.topk["eval"]:
+        raise ConfigError("Metric.Eval: needs a TopkAcc; the first one decides which model is the best")
