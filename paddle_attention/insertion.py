@@ -130,6 +130,10 @@ def _attach(layer, target, name, channels, attention):
         number += 1
     layer.add_sublayer(key, attention)
     layer.register_forward_post_hook(_ApplyAttention(key))
+    # Before all other hooks, so that those that take features see the attended output.
+    hooks = layer._forward_post_hooks
+    for hook_id, _ in sorted(hooks.items(), key=lambda item: not isinstance(item[1], _ApplyAttention)):
+        hooks.move_to_end(hook_id)
     return Insertion(target, f"{target}.{key}" if target else key, name, channels)
 
 

@@ -5,8 +5,9 @@ Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.
 
 The maxima are written twice. In training (and in dygraph in general) their
 backward matters: on CPU that of ``paddle.max`` costs O(numel x reduced length),
-about 100 times a whole training step, while ``F.maxout`` and max pooling have
-cheap ones. In the exported network only the forward matters, and there a plain
+about 100 times a whole training step, while gathering at the argmax and max
+pooling have cheap ones. (``F.maxout`` is as cheap, but ``paddle.jit.to_static``
+cannot trace it where it takes C for an unknown.) In the exported network only the forward matters, and there a plain
 ``max`` is the faster kernel. Both give the same numbers.
 """
 
@@ -20,11 +21,11 @@ POOL_TYPES = ("avg", "max")
 _HALF = (paddle.float16, paddle.bfloat16)
 
 
-def max_over_channels(x, channels):
+def max_over_channels(x):
     """``[N, C, H, W] -> [N, 1, H, W]`` maximum, with a backward of O(numel)."""
-    if x.dtype in _HALF:  # maxout has no half-precision kernel; the cast is exact both ways
-        return F.maxout(x.astype("float32"), groups=channels, axis=1).astype(x.dtype)
-    return F.maxout(x, groups=channels, axis=1)
+    if x.dtype in _HALF:  # not every device has half-precision kernels; the cast is exact both ways
+        return max_over_channels(x.astype("float32")).astype(x.dtype)
+    return paddle.take_along_axis(x, paddle.argmax(x, axis=1, keepdim=True), axis=1)
 
 
 def max_over_channels_deployed(x):
@@ -151,7 +152,7 @@ class SpatialAttention(nn.Layer):
             weight = paddle.full([1, self.channels, 1, 1], 1.0 / self.channels, dtype=x.dtype)
             maps = [max_over_channels_deployed(x), F.conv2d(x, weight)]
         else:
-            maps = [max_over_channels(x, self.channels), paddle.mean(x, axis=1, keepdim=True)]
+            maps = [max_over_channels(x), paddle.mean(x, axis=1, keepdim=True)]
         return paddle.concat(maps, axis=1)
 
     def gate(self, x):

@@ -4,11 +4,18 @@ J. Hu, L. Shen, S. Albanie, G. Sun, E. Wu, "Squeeze-and-Excitation Networks",
 arXiv 1709.01507.
 """
 
+import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import check_feature_map, hidden_width, pointwise
 
-GATES = {"sigmoid": nn.Sigmoid, "hard_sigmoid": nn.Hardsigmoid}
+
+def hard_sigmoid(v):
+    """relu6(v + 3) / 6; ``F.hardsigmoid`` rounds the slope 1/6 to seven digits."""
+    return F.relu6(v + 3.0) / 6.0
+
+
+GATES = {"sigmoid": F.sigmoid, "hard_sigmoid": hard_sigmoid}
 
 
 class SEBlock(nn.Layer):
@@ -54,15 +61,15 @@ class SEBlock(nn.Layer):
         self.fc1 = pointwise(channels, hidden, bias)
         self.relu = nn.ReLU()
         self.fc2 = pointwise(hidden, channels, bias)
-        self.gate_act = GATES[gate]()
+        self.gate_name = gate
 
     def gate(self, x):
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1]."""
-        return self.gate_act(self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
+        return GATES[self.gate_name](self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
 
     def forward(self, x):
         check_feature_map("SEBlock", x, self.channels)
         return x * self.gate(x)
 
     def extra_repr(self):
-        return f"channels={self.channels}"
+        return f"channels={self.channels}, gate={self.gate_name}"

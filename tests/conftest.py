@@ -1,0 +1,75 @@
+"""Shared fixtures. Threads are chosen here, before Paddle is imported anywhere."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+
+class Workspace:
+    """A directory to run the project's tools in, with the digits in ``dataset/digits``."""
+
+    def __init__(self, path):
+        self.path = path
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if k != "PADDLECLAS_HOME"},
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def run(self, *command, check=True, timeout=900, **environment):
+        """Run ``python command``; returns the finished process with its merged output in stdout."""
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            cwd=self.path,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode:
+            pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout[-4000:]}")
+        return done
+
+    def tool(self, name, config, *overrides, check=True, **environment):
+        """Run ``tools/<name>.py -c config -o override...``."""
+        options = [word for override in overrides for word in ("-o", override)]
+        script = ROOT / "tools" / f"{name}.py"
+        return self.run(script, "-c", config, *options, check=check, **environment)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory):
+    space = Workspace(tmp_path_factory.mktemp("workspace"))
+    space.run("-m", "paddle_attention", "digits")
+    return space
+
+
+@pytest.fixture(scope="session")
+def arch():
+    """``ppcls.arch`` with this library's networks registered."""
+    pytest.importorskip("paddleclas", reason="the extra 'ppcls' is not installed")
+    import logging
+
+    from paddle_attention import ppcls
+
+    ppcls.register()
+    ppcls.init_logger()
+    logging.getLogger("ppcls").setLevel(logging.ERROR)
+    import ppcls.arch
+
+    return ppcls.arch
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    import paddle
+
+    paddle.seed(0)

@@ -1,0 +1,356 @@
+import copy
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.vision.models import mobilenet_v2, resnet18, resnet50, vgg11
+
+from paddle_attention import SEBlock, describe_blocks, insert_attention
+from paddle_attention.deploy import InferencePredictor
+
+
+def attentions(model):
+    """Dotted names of the inserted layers."""
+    return [n for n, _ in model.named_sublayers() if n.rpartition(".")[2].startswith("attention")]
+
+
+def image(n=2, size=64):
+    return paddle.to_tensor(np.random.RandomState(0).standard_normal([n, 3, size, size]).astype("float32"))
+
+
+# model, blocks per stage, the first block's branch end, the last block and its channels
+STRUCTURES = [
+    (resnet18, [2, 2, 2, 2], "layer1.0.bn2", "layer4.1", 512),
+    (resnet50, [3, 4, 6, 3], "layer1.0.bn3", "layer4.2", 2048),
+    ("ResNet18", [2, 2, 2, 2], "blocks.0.conv1", "blocks.7", 512),
+    ("ResNet34", [3, 4, 6, 3], "blocks.0.conv1", "blocks.15", 512),
+    ("ResNet50", [3, 4, 6, 3], "blocks.0.conv2", "blocks.15", 2048),
+    ("ResNet50_vd", [3, 4, 6, 3], "blocks.0.conv2", "blocks.15", 2048),
+    ("Res2Net50_26w_4s", [3, 4, 6, 3], "bb_0_0.conv2", "bb_3_2", 2048),
+    ("MobileNetV3_small_x1_0", [1, 2, 5, 3], "blocks.0", "blocks.10", 96),
+]
+
+
+@pytest.mark.parametrize(("model", "stages", "branch_end", "last", "channels"), STRUCTURES)
+def test_structure_is_found(arch, model, stages, branch_end, last, channels):
+    model = getattr(arch, model)() if isinstance(model, str) else model()
+    blocks = describe_blocks(model)
+    assert [sum(b.stage == s + 1 for b in blocks) for s in range(len(stages))] == stages
+    assert blocks[0].branch_end == branch_end
+    assert (blocks[-1].name, blocks[-1].channels) == (last, channels)
+
+
+# at and selectors, the layers that must get attention in resnet18
+PLACEMENTS = [
+    ({"at": "residual"}, [f"layer{s}.{b}.bn2" for s in (1, 2, 3, 4) for b in (0, 1)]),
+    ({"at": "block"}, [f"layer{s}.{b}" for s in (1, 2, 3, 4) for b in (0, 1)]),
+    ({"at": "stage"}, [f"layer{s}.1" for s in (1, 2, 3, 4)]),
+    ({"at": "stage", "stages": [1, 3]}, ["layer1.1", "layer3.1"]),
+    ({"at": "residual", "stages": 4}, ["layer4.0.bn2", "layer4.1.bn2"]),
+    ({"at": "residual", "blocks": [-1]}, [f"layer{s}.1.bn2" for s in (1, 2, 3, 4)]),
+    ({"at": "block", "stages": [2, 3], "blocks": 1}, ["layer2.0", "layer3.0"]),
+    ({"at": "layer?.*.conv1"}, [f"layer{s}.{b}.conv1" for s in (1, 2, 3, 4) for b in (0, 1)]),
+    ({"at": "layer1[0].conv1"}, ["layer1.0.conv1"]),
+    ({"at": "layer*.*.bn1", "stages": [2]}, ["layer2.0.bn1", "layer2.1.bn1"]),
+    ({"at": "maxpool"}, ["maxpool"]),
+]
+
+
+@pytest.mark.parametrize(("where", "expected"), PLACEMENTS, ids=[str(p[0]) for p in PLACEMENTS])
+def test_placements(where, expected):
+    model = resnet18()
+    done = insert_attention(model, {"name": "SE", "reduction": 4}, **where)
+    assert [i.layer for i in done] == expected
+    assert attentions(model) == [f"{name}.attention" for name in expected]
+    assert [i.key for i in done] == attentions(model)
+    layers = dict(model.named_sublayers())
+    assert all(layers[i.key].channels == i.channels for i in done)
+
+
+@pytest.mark.parametrize("build", [resnet18, resnet50])
+def test_residual_is_before_the_addition(build):
+    """y = relu(SE(branch(x)) + shortcut(x)), computed by hand for one block of either kind."""
+    model = build()
+    insert_attention(model, "SE")
+    model.eval()
+    block = model.layer2[0]
+    end = block.bn3 if build is resnet50 else block.bn2
+    x = paddle.randn([2, 256 if build is resnet50 else 64, 8, 8])
+    attention = end._sub_layers["attention"]
+    if build is resnet50:
+        branch = block.bn3.forward(
+            block.conv3(block.relu(block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x)))))))
+        )
+    else:
+        branch = block.bn2.forward(block.conv2(block.relu(block.bn1(block.conv1(x)))))
+    expected = nn.functional.relu(attention(branch) + block.downsample(x))
+    np.testing.assert_allclose(block(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_order_of_a_chain():
+    """Several attentions at one place act in the order written, over one call or two."""
+    first, second = {"name": "SE", "reduction": 4}, {"name": "SpatialAttention", "kernel_size": 3}
+    together, apart = resnet18(), resnet18()
+    insert_attention(together, [first, second], at="stage", stages=2)
+    apart.set_state_dict(together.state_dict())
+    insert_attention(apart, first, at="stage", stages=2)
+    insert_attention(apart, second, at="stage", stages=2)
+    assert attentions(together) == ["layer2.1.attention", "layer2.1.attention2"]
+    apart.set_state_dict(together.state_dict())
+    together.eval(), apart.eval()
+    x = image()
+    assert np.array_equal(together(x).numpy(), apart(x).numpy())
+    block = together.layer2[1]
+    x = paddle.randn([1, 128, 8, 8])
+    expected = block.attention2(block.attention(type(block).forward(block, x)))
+    assert np.array_equal(block(x).numpy(), expected.numpy())
+
+
+def test_backbone_keys_are_unchanged():
+    plain, model = resnet18(), resnet18()
+    insert_attention(model, [{"name": "SE"}, {"name": "CBAM", "at": "stage"}])
+    keys = list(model.state_dict())
+    assert [k for k in keys if "attention" not in k] == list(plain.state_dict())
+    missing, unexpected = model.set_state_dict(plain.state_dict())
+    assert unexpected == []
+    assert missing
+    assert all("attention" in k for k in missing)
+
+
+def test_the_trial_run_leaves_no_trace():
+    model = resnet18()
+    model.train()
+    model.layer1.eval()
+    before = {k: v.numpy() for k, v in model.state_dict().items()}
+    modes = [layer.training for layer in model.sublayers(include_self=True)]
+    random = paddle.get_rng_state()[0].current_seed()
+    describe_blocks(model)
+    assert [layer.training for layer in model.sublayers(include_self=True)] == modes
+    assert all(np.array_equal(v.numpy(), before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert paddle.get_rng_state()[0].current_seed() == random
+    hooks = [len(x._forward_pre_hooks) + len(x._forward_post_hooks) for x in model.sublayers()]
+    assert sum(hooks) == 0
+    insert_attention(model, "SE")
+    assert not model.layer1[0].bn2.attention.training
+    assert model.layer2[0].bn2.attention.fc1.training
+
+
+def test_deepcopy_is_independent():
+    model = resnet18()
+    insert_attention(model, {"name": "CBAM", "reduction": 4})
+    model.eval()
+    clone = copy.deepcopy(model)
+    x = image()
+    expected = model(x).numpy()
+    assert np.array_equal(clone(x).numpy(), expected)
+    for layer in clone.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            layer.weight.set_value(paddle.zeros_like(layer.weight))
+    assert not np.allclose(clone(x).numpy(), expected)
+    assert np.array_equal(model(x).numpy(), expected)
+
+
+def test_data_parallel_and_flops():
+    model = resnet18(num_classes=10)
+    plain = paddle.flops(model, [1, 3, 64, 64])
+    insert_attention(model, "SE")
+    model.eval()
+    x = image()
+    expected = model(x).numpy()
+    assert np.array_equal(paddle.DataParallel(model)(x).numpy(), expected)
+    more = paddle.flops(model, [1, 3, 64, 64]) - plain
+    assert 0 < more < 0.05 * plain
+
+
+@pytest.mark.parametrize("attention", ["SE", "CBAM"])
+def test_export(attention, tmp_path):
+    """to_static and Paddle Inference, with dynamic batch and size."""
+    model = resnet18(num_classes=10)
+    insert_attention(model, attention)
+    model.eval()
+    spec = paddle.static.InputSpec([None, 3, None, None], "float32", "x")
+    static = paddle.jit.to_static(copy.deepcopy(model), input_spec=[spec])
+    x = image()
+    expected = model(x).numpy()
+    np.testing.assert_allclose(static(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+    paddle.jit.save(static, str(tmp_path / "inference"))
+    for onednn in (True, False):
+        predictor = InferencePredictor(str(tmp_path), onednn=onednn)
+        for x in (image(), image(3, 96)):
+            np.testing.assert_allclose(predictor(x.numpy()), model(x).numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_theseus_features(arch):
+    """PaddleClas' ways of taking a network apart work with attention inside its blocks."""
+    x = image()
+
+    def build(**kwargs):
+        model = arch.ResNet18(class_num=10, **kwargs)
+        insert_attention(model, "SE")
+        model.eval()
+        return model
+
+    model = build(return_patterns=["blocks[1]", "blocks[7]"])
+    model(x)
+    out = model(x)
+    assert sorted(out) == ["blocks[1]", "blocks[7]", "logits"]
+    state = model.state_dict()
+
+    plain = build()
+    plain.set_state_dict(state)
+    assert np.array_equal(plain(x).numpy(), out["logits"].numpy())
+
+    assert plain.stop_after("blocks[1]") is True
+    stopped = plain(x)
+    assert stopped.shape == [2, 64, 16, 16]
+    assert np.array_equal(stopped.numpy(), out["blocks[1]"].numpy())
+
+    seen = []
+    upgraded = build()
+    upgraded.set_state_dict(state)
+
+    def wrap(layer, pattern):
+        seen.append(pattern)
+        return nn.Sequential(layer)
+
+    assert upgraded.upgrade_sublayer("blocks[2].conv1", wrap) == ["blocks[2].conv1"]
+    assert np.array_equal(upgraded(x).numpy(), out["logits"].numpy())
+
+    block_end = arch.ResNet18(class_num=10, return_patterns=["blocks[1]"])
+    insert_attention(block_end, {"name": "SE", "at": "block"})
+    block_end.eval()
+    features = block_end(x)["blocks[1]"]
+    layers = block_end.blocks
+    by_hand = layers[1](layers[0](block_end.max_pool(block_end.stem(x))))
+    assert np.array_equal(features.numpy(), by_hand.numpy())
+
+
+def test_shortcutless_blocks_and_other_networks():
+    """Blocks of a residual class without an addition end at their output (stride 2 in MobileNetV2)."""
+    model = mobilenet_v2(num_classes=10)
+    blocks = describe_blocks(model)
+    assert len(blocks) == 17
+    ends = {b.name: b.branch_end for b in blocks}
+    assert any(name == end for name, end in ends.items())
+    assert any(name != end for name, end in ends.items())
+    insert_attention(model, {"name": "SE", "reduction": 4})
+    model.train()
+    model(image()).sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if "attention" in n)
+
+
+class TwoInputsDeep(nn.Layer):
+    """Adds its two inputs: not a residual block, neither operand is deeper."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(3, 4, 3)
+        self.other = nn.Conv2D(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(x) + self.other(x)
+
+
+class Wrapped(nn.Layer):
+    """A residual block whose branch is scaled and whose addition is in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2D(3, 8, 3, padding=1)
+        self.block = Inner()
+
+    def forward(self, x):
+        return self.block(self.stem(x))
+
+
+class Inner(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv2D(8, 8, 3, padding=1), nn.BatchNorm2D(8))
+
+    def forward(self, x):
+        y = self.branch(x) * 0.5
+        y += x
+        return nn.functional.relu(y)
+
+
+def test_unusual_additions():
+    assert describe_blocks(TwoInputsDeep()) == []
+    blocks = describe_blocks(Wrapped())
+    assert [(b.name, b.branch_end) for b in blocks] == [("block", "block.branch")]
+
+
+class Nhwc(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(3, 8, 3, data_format="NHWC")
+
+    def forward(self, x):
+        return self.conv(x.transpose([0, 2, 3, 1]))
+
+
+class Fussy(nn.Layer):
+    def forward(self, x):
+        raise RuntimeError("only squares of 17")
+
+
+BAD = [
+    (resnet18, ("SEE",), {}, "unknown attention 'SEE'; did you mean 'SE'"),
+    (resnet18, ({"nam": "SE"},), {}, r"\{'nam': 'SE'\} has no 'name'; did you mean 'name'"),
+    (resnet18, (7,), {}, "must be a name or a dict .* but got 7"),
+    (resnet18, ([],), {}, "empty list"),
+    (resnet18, ({"name": "SE", "reductoin": 4},), {}, "did you mean 'reduction'"),
+    (resnet18, ({"name": "SE", "reduction": 128},), {}, "layer1.0.bn2' with 64 channels: .*reduction=128"),
+    (resnet18, ("SE",), {"at": "layerr1"}, "'layerr1' matches no layer of ResNet; did you mean"),
+    (resnet18, ("SE",), {"at": "blocks.*.conv1"}, r"could be matched: residual, block, stage.*layer\*|layer1"),
+    (resnet18, ("SE",), {"at": None}, "at must be one of .* but got None"),
+    (resnet18, ("SE",), {"at": "fc"}, "layer 'fc' of ResNet returns"),
+    (resnet18, ("SE",), {"stages": [5]}, "no stage 5; its stages are 1 to 4"),
+    (resnet18, ("SE",), {"stages": 0}, "counted from 1, but got 0"),
+    (resnet18, ("SE",), {"stages": []}, "stages is empty"),
+    (resnet18, ("SE",), {"stages": "1"}, "counted from 1, but got '1'"),
+    (resnet18, ("SE",), {"blocks": [3]}, r"no chosen stage of ResNet has a block 3; .*\[2, 2, 2, 2\]"),
+    (resnet18, ("SE",), {"blocks": True}, "-1 is the last, but got True"),
+    (resnet18, ("SE",), {"at": "conv1", "stages": [1]}, "no layer inside stages"),
+    (vgg11, ("SE",), {}, "VGG has no residual block.*could be matched: .*features"),
+    (Nhwc, ("SE",), {"at": "conv"}, "'conv' computes in NHWC"),
+    (Fussy, ("SE",), {}, "does not run on a trial image; give input_shape.*only squares of 17"),
+    (lambda: "model", ("SE",), {}, "must be a paddle.nn.Layer, but got str"),
+]
+
+
+@pytest.mark.parametrize(("build", "arguments", "kwargs", "message"), BAD)
+def test_mistakes_change_nothing(build, arguments, kwargs, message):
+    model = build()
+    with pytest.raises(ValueError, match=message):
+        insert_attention(model, *arguments, **kwargs)
+    if isinstance(model, nn.Layer):
+        assert attentions(model) == []
+
+
+def test_second_of_two_fails_and_the_first_is_not_kept():
+    model = resnet18()
+    with pytest.raises(ValueError, match="stage 9"):
+        insert_attention(model, [{"name": "SE"}, {"name": "SE", "stages": 9}])
+    assert attentions(model) == []
+
+
+def test_parameter_names_are_the_same_in_every_process(workspace):
+    """.pdopt files are keyed by automatic names."""
+    code = (
+        "from paddle.vision.models import resnet18; from paddle_attention import insert_attention;"
+        "m = resnet18(); insert_attention(m, [{'name': 'SE'}, {'name': 'CBAM', 'at': 'stage'}]);"
+        "print([p.name for p in m.parameters()])"
+    )
+    first, second = (workspace.run("-c", code).stdout.splitlines()[-1] for _ in range(2))
+    assert first == second
+    assert "conv2d_" in first
+
+
+def test_a_layer_class_of_ones_own_can_be_inserted():
+    model = resnet18()
+    done = insert_attention(model, {"name": "SE", "at": "conv1", "reduction": 8})
+    assert isinstance(model.conv1.attention, SEBlock)
+    assert done[0].channels == 64

@@ -1,0 +1,224 @@
+"""Every attention layer through the shared tester, and against the authors' numbers."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import reference
+from layer_tester import Case, LayerTester, parameters_of, relative, trainable
+
+from paddle_attention import CBAM, ChannelAttention, SEBlock, SpatialAttention, list_attentions
+from paddle_attention.layers import cbam as cbam_module
+
+DATA = Path(__file__).parent / "data"
+
+CASES = [
+    Case("SE", reference.se, {"reduction": 4}),
+    Case("SE", reference.se, {"reduction": 8, "bias": False}, (3, 8, 6, 4)),
+    Case("SE", reference.se, {"hidden_channels": 3}, (1, 5, 4, 4)),
+    Case("SE", partial(reference.se, gate=reference.hard_sigmoid), {"reduction": 2, "gate": "hard_sigmoid"}),
+    Case("ChannelAttention", reference.channel_attention, {"reduction": 4}),
+    Case(
+        "ChannelAttention",
+        partial(reference.channel_attention, pools=("max",)),
+        {"hidden_channels": 3, "pool_types": ["max"], "bias": False},
+    ),
+    Case("SpatialAttention", reference.spatial_attention),
+    Case(
+        "SpatialAttention",
+        partial(reference.spatial_attention, bn=False),
+        {"kernel_size": 3, "bn": False},
+        (2, 5, 9, 4),
+    ),
+    Case("CBAM", reference.cbam, {"reduction": 4}),
+    Case("CBAM", partial(reference.cbam, bn=False), {"reduction": 2, "spatial_bn": False}, (1, 4, 3, 8)),
+    Case("CBAM", partial(reference.cbam, spatial=False), {"reduction": 2, "no_spatial": True}),
+    Case(
+        "CBAM",
+        partial(reference.cbam, pools=("avg",)),
+        {"reduction": 2, "pool_types": "avg", "kernel_size": 5},
+    ),
+]
+ids = {"argvalues": CASES, "ids": str}
+
+
+def test_every_mechanism_has_a_case():
+    assert {case.name for case in CASES} == {entry.name for entry in list_attentions()}
+
+
+@pytest.mark.parametrize("case", **ids)
+class TestLayer:
+    @pytest.mark.parametrize("training", [False, True])
+    def test_forward(self, case, training):
+        LayerTester.check_forward(case, training)
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_gradients(self, case, training):
+        LayerTester.check_gradients(case, training)
+
+    def test_gradient_reaches_everything(self, case):
+        LayerTester.check_gradient_reaches_everything(case)
+
+    def test_copies(self, case):
+        LayerTester.check_copies(case)
+
+    def test_sizes(self, case):
+        LayerTester.check_sizes(case)
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_autocast(self, case, dtype):
+        LayerTester.check_autocast(case, dtype)
+
+    def test_export(self, case, tmp_path):
+        LayerTester.check_export(case, tmp_path)
+
+    def test_contract(self, case):
+        LayerTester.check_contract(case)
+
+
+# What only some layers reject: builder, part of the message.
+BAD_ARGUMENTS = [
+    (lambda: SEBlock(8, reduction=16), "channels=8 // reduction=16 leaves no hidden channel"),
+    (lambda: SEBlock(8, reduction=0), "reduction must be a positive integer, but got 0"),
+    (lambda: SEBlock(8, hidden_channels=-1), "hidden_channels must be a positive integer, but got -1"),
+    (lambda: SEBlock(8, reduction=2, gate="tanh"), r"\['hard_sigmoid', 'sigmoid'\], but got 'tanh'"),
+    (lambda: ChannelAttention(8, 9), "channels=8 // reduction=9"),
+    (lambda: ChannelAttention(8, 2, pool_types=["avg", "mean"]), r"\['avg', 'mean'\]"),
+    (lambda: ChannelAttention(8, 2, pool_types=[]), r"got \[\]"),
+    (lambda: ChannelAttention(8, 2, pool_types=["max", "max"]), r"\['max', 'max'\]"),
+    (lambda: SpatialAttention(8, kernel_size=4), "kernel_size must be odd.*got 4; use 3 or 5"),
+    (lambda: CBAM(8), "channels=8 // reduction=16"),
+    (lambda: CBAM(16, kernel_size=0), "kernel_size must be a positive integer, but got 0"),
+]
+
+
+@pytest.mark.parametrize(("build", "message"), BAD_ARGUMENTS)
+def test_bad_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5, 7), (1, 3, 1, 1), (3, 1, 6, 2)])
+def test_deployed_maxima_equal_the_trained_ones(shape):
+    """CBAM has two forms of each maximum: one fast in training, one fast when deployed."""
+    x = paddle.randn(shape)
+    expected = x.numpy()
+    for form in (
+        cbam_module.max_over_channels(x),
+        cbam_module.max_over_channels_deployed(x),
+    ):
+        assert np.array_equal(form.numpy(), expected.max(1, keepdims=True))
+    for form in (cbam_module.max_over_pixels(x), cbam_module.max_over_pixels_deployed(x)):
+        assert np.array_equal(form.numpy(), expected.max((2, 3), keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_maximum_is_exact(dtype):
+    x = paddle.randn([2, 6, 3, 4]).astype(dtype)
+    x.stop_gradient = False
+    y = cbam_module.max_over_channels(x)
+    assert y.dtype == x.dtype
+    values = x.astype("float32").numpy()
+    assert np.array_equal(y.astype("float32").numpy(), values.max(1, keepdims=True))
+    y.astype("float32").sum().backward()
+    expected = values == values.max(1, keepdims=True)
+    assert np.array_equal(x.grad.astype("float32").numpy(), expected.astype("float32"))
+
+
+def test_gates_are_the_weights_applied():
+    for layer in (SEBlock(8, 2), ChannelAttention(8, 2), SpatialAttention(8)):
+        layer.eval()
+        x = paddle.randn([2, 8, 4, 5])
+        gate = layer.gate(x)
+        assert 0 <= gate.min() <= gate.max() <= 1
+        np.testing.assert_allclose(layer(x).numpy(), (x * gate).numpy(), rtol=1e-6)
+
+
+def test_initial_weights():
+    """Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)) and zero biases, as in the fluid SE block."""
+    layer = SEBlock(400, reduction=4)
+    for fc, fan_in in ((layer.fc1, 400), (layer.fc2, 100)):
+        weight, bound = fc.weight.numpy(), fan_in**-0.5
+        assert abs(weight).max() <= bound
+        assert abs(weight).max() > 0.99 * bound
+        assert abs(weight.std() - bound / 3**0.5) < 0.02 * bound
+        assert not fc.bias.numpy().any()
+    assert SEBlock(400, bias=False).fc1.bias is None
+
+
+def test_running_statistics():
+    """BatchNorm in the spatial gate moves by 0.01 a step, as in the authors' code."""
+    layer = SpatialAttention(4)
+    x = paddle.randn([2, 4, 6, 6])
+    layer.train()
+    logits = layer.conv(layer.pool(x)).numpy()
+    layer(x)
+    np.testing.assert_allclose(layer.bn._mean.numpy(), [0.01 * logits.mean()], rtol=1e-4)
+    assert abs(float(layer.bn._variance[0]) - 1) < 0.02 * max(1, logits.var())
+
+
+# --- the authors' own numbers ------------------------------------------------------------
+
+SE_KEYS = {"fc1": "fc.0", "fc2": "fc.2"}
+CBAM_KEYS = {
+    "channel_gate.fc1": "ChannelGate.mlp.1",
+    "channel_gate.fc2": "ChannelGate.mlp.3",
+    "spatial_gate.conv": "SpatialGate.spatial.conv",
+    "spatial_gate.bn": "SpatialGate.spatial.bn",
+}
+STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
+AUTHORS = [
+    ("se_pytorchinsight", lambda: SEBlock(64, reduction=16), SE_KEYS),
+    ("cbam_official", lambda: CBAM(64, reduction=16), CBAM_KEYS),
+]
+
+
+def from_authors(data, prefix, layer, keys):
+    """The authors' tensors in this layer's shapes, under this layer's keys."""
+    found = {}
+    for key, value in layer.state_dict().items():
+        module, _, leaf = key.rpartition(".")
+        array = data.get(f"{prefix}/{keys[module]}.{STATISTICS.get(leaf, leaf)}")
+        if array is not None:
+            found[key] = array.reshape(value.shape)
+    return found
+
+
+@pytest.mark.parametrize(("file", "build", "keys"), AUTHORS, ids=[a[0] for a in AUTHORS])
+def test_authors_numbers(file, build, keys):
+    with np.load(DATA / f"{file}.npz") as archive:
+        data = dict(archive)
+    layer = build()
+    weights = from_authors(data, "sd", layer, keys)
+    assert set(weights) == set(layer.state_dict())
+    layer.set_state_dict(weights)
+
+    layer.eval()
+    x = paddle.to_tensor(data["x"], stop_gradient=False)
+    y = layer(x)
+    assert relative(y.numpy(), data["y"]) < 1e-5
+    (y * paddle.to_tensor(data["r"])).sum().backward()
+    assert relative(x.grad.numpy(), data["gx"]) < 1e-5
+    expected = from_authors(data, "gsd", layer, keys)
+    for key, parameter in trainable(layer):
+        assert relative(parameter.grad.numpy(), expected[key]) < 1e-5, key
+
+    if "y_train" in data:
+        layer.train()
+        x = paddle.to_tensor(data["x"], stop_gradient=False)
+        y = layer(x)
+        assert relative(y.numpy(), data["y_train"]) < 1e-5
+        (y * paddle.to_tensor(data["r"])).sum().backward()
+        assert relative(x.grad.numpy(), data["gx_train"]) < 1e-5
+        after = from_authors(data, "sd_after_train", layer, keys)
+        assert after
+        state = parameters_of(layer)
+        # PyTorch tracks the unbiased variance, Paddle the biased one.
+        n = data["x"].size // data["x"].shape[1]
+        for key, value in after.items():
+            got, before = state[key], weights[key]
+            if key.endswith("_variance"):
+                got = 0.99 * before + (got - 0.99 * before) * n / (n - 1)
+            assert relative(got, value) < 1e-5, key
