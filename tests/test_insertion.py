@@ -304,7 +304,12 @@ BAD = [
     (resnet18, ({"name": "SE", "reductoin": 4},), {}, "did you mean 'reduction'"),
     (resnet18, ({"name": "SE", "reduction": 128},), {}, "layer1.0.bn2' with 64 channels: .*reduction=128"),
     (resnet18, ("SE",), {"at": "layerr1"}, "'layerr1' matches no layer of ResNet; did you mean"),
-    (resnet18, ("SE",), {"at": "blocks.*.conv1"}, r"could be matched: residual, block, stage.*layer\*|layer1"),
+    (
+        resnet18,
+        ("SE",),
+        {"at": "blocks.*.conv1"},
+        r"could be matched: residual, block, stage.*layer\*|layer1",
+    ),
     (resnet18, ("SE",), {"at": None}, "at must be one of .* but got None"),
     (resnet18, ("SE",), {"at": "fc"}, "layer 'fc' of ResNet returns"),
     (resnet18, ("SE",), {"stages": [5]}, "no stage 5; its stages are 1 to 4"),

@@ -4,19 +4,6 @@ import logging
 import os
 
 from .. import ppcls
-from ..deploy import InferencePredictor, export_inference_model
-from ..engine import (
-    ConfigError,
-    Engine,
-    TopkPostProcess,
-    build_transforms,
-    check_config,
-    list_images,
-    read_batches,
-)
-from ..networks import list_networks
-from ..registry import list_attentions
-from ..weights import load_weights
 
 logger = logging.getLogger("ppcls")
 
@@ -25,6 +12,8 @@ def do_train(options):
     """Train; the checkpoints are in ``Global.output_dir``."""
     if _run_in_source_tree(options, "train.py"):
         return
+    from ..engine import Engine
+
     config = _load(options, "train")
     on_step = None
     if options.profiler_options:
@@ -41,27 +30,30 @@ def do_train(options):
 def do_eval(options):
     """Evaluate ``Global.pretrained_model``."""
     if not _run_in_source_tree(options, "eval.py"):
+        from ..engine import Engine
+
         Engine(_load(options, "eval"), ppcls.build_network, "eval").evaluate()
 
 
 def do_infer(options):
     """Classify ``Infer.infer_imgs`` with ``Global.pretrained_model``."""
     if not _run_in_source_tree(options, "infer.py"):
+        from ..engine import Engine
+
         Engine(_load(options, "infer"), ppcls.build_network, "infer").infer()
 
 
 def do_export_model(options):
     """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
+    from ..deploy import export_inference_model
+    from ..engine import ConfigError, check_config
+    from ..weights import load_weights
+
     config = _load(options, "export")
     check_config(config, "export")
     settings = config["Global"]
     if not settings.get("pretrained_model"):
         raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
-    config["Arch"].pop("use_sync_bn", None)
-    # The checkpoint holds all weights: do not fetch the backbone's.
-    for section in (config["Arch"], config["Arch"].get("backbone")):
-        if isinstance(section, dict) and "pretrained" in section:
-            section["pretrained"] = False
     add_softmax = config["Arch"].pop("infer_add_softmax", True)
     network = ppcls.build_network(config, "export")
     logger.info(f"{settings['pretrained_model']}: {load_weights(network, settings['pretrained_model'])}")
@@ -74,6 +66,16 @@ def do_export_model(options):
 
 def do_predict(options):
     """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
+    from ..deploy import InferencePredictor
+    from ..engine import (
+        ConfigError,
+        TopkPostProcess,
+        build_transforms,
+        check_config,
+        list_images,
+        read_batches,
+    )
+
     config = _load(options, "predict")
     check_config(config, "predict")
     section, settings = config["Infer"], config.get("Global") or {}
@@ -98,6 +100,9 @@ def do_predict(options):
 
 def do_list(options):
     """Print the registered mechanisms and the networks."""
+    from ..networks import list_networks
+    from ..registry import list_attentions
+
     rows = [("name", "class", "year", "arXiv", "domain", "weights from", "applied by", "paper")]
     rows += [
         (e.name, e.cls.__name__, str(e.year), e.arxiv or "-", e.domain, e.computed_by, e.applied_by, e.paper)

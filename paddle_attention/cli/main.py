@@ -27,7 +27,7 @@ def main(command=None, arguments=None):
 
     try:
         getattr(commands, f"do_{options.command}")(options)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError, commands.ExportError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if options.traceback:
             raise
         print(f"error: {error}", file=sys.stderr)

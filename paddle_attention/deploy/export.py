@@ -15,7 +15,7 @@ from .predictor import InferencePredictor
 ENDINGS = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 
 
-class ExportError(RuntimeError):
+class ExportError(ValueError):
     """The exported network does not compute what the live one does."""
 
 

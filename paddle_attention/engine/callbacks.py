@@ -95,7 +95,7 @@ class Log(paddle.callbacks.Callback):
     def on_train_batch_begin(self, step, logs=None):
         if self.on_step is not None:
             self.on_step()
-        self.lr = self.schedule.get_lr()
+        self.lr = self.schedule.last_lr
         self.reader_time += time.perf_counter() - self.ready
 
     def on_train_batch_end(self, step, logs=None):

@@ -6,12 +6,60 @@ import random
 import numpy as np
 import paddle
 from paddle.io import BatchSampler, DataLoader, Dataset, DistributedBatchSampler
+from paddle.io.dataloader.collate import default_collate_fn
 
 from .config import ConfigError, build_by_name, unsupported
 from .transforms import build_batch_transforms, build_transforms
 
 
-class ImageNetDataset(Dataset):
+class _Images(Dataset):
+    """Images read by :meth:`read`; in the loading thread of one process an error waits in ``failure``.
+
+    Paddle's loader without worker processes reads in a thread, and an exception
+    there leaves the main thread waiting for ever. :class:`_Loader` raises it.
+    """
+
+    threaded = False
+    failure = None
+
+    def __getitem__(self, index):
+        try:
+            return self.read(index)
+        except Exception as error:
+            if not self.threaded:
+                raise
+            self.failure = error
+            return None
+
+
+class _Loader(DataLoader):
+    """A ``DataLoader`` that raises what its data set could not read."""
+
+    def __init__(self, dataset, collate_fn, **options):
+        super().__init__(dataset, collate_fn=_SkipFailed(collate_fn or default_collate_fn), **options)
+
+    def __iter__(self):
+        self.dataset.threaded = self.num_workers == 0
+        self.dataset.failure = None
+        for batch in super().__iter__():
+            if self.dataset.failure is not None:
+                raise self.dataset.failure
+            yield batch
+
+
+class _SkipFailed:
+    """Collate function that lets a batch with a failed sample through to :class:`_Loader`."""
+
+    def __init__(self, collate):
+        self.collate = collate
+
+    def __call__(self, samples):
+        if any(sample is None for sample in samples):
+            return [np.zeros([1], "float32"), np.zeros([1], "int64")]
+        return self.collate(samples)
+
+
+class ImageNetDataset(_Images):
     """Images named in a list file, one ``path<delimiter>label`` a line.
 
     Args:
@@ -47,7 +95,7 @@ class ImageNetDataset(Dataset):
             new = {old: i for i, old in enumerate(sorted(set(self.labels)))}
             self.labels = [new[label] for label in self.labels]
 
-    def __getitem__(self, index):
+    def read(self, index):
         path = self.paths[index]
         try:
             with open(path, "rb") as file:
@@ -60,7 +108,7 @@ class ImageNetDataset(Dataset):
         return len(self.paths)
 
 
-class _Cifar(Dataset):
+class _Cifar(_Images):
     """The official archive through ``paddle.vision.datasets``; downloaded if ``data_file`` is not given."""
 
     def __init__(self, transform, data_file=None, mode="train", download=True, backend="cv2"):
@@ -68,7 +116,7 @@ class _Cifar(Dataset):
         self.source = source(data_file, mode, None, download, "cv2")
         self.transform = transform
 
-    def __getitem__(self, index):
+    def read(self, index):
         image, label = self.source[index]
         image = self.transform(np.asarray(image, dtype="uint8"))
         return np.ascontiguousarray(image.transpose((2, 0, 1))), np.int64(label)
@@ -164,10 +212,10 @@ def build_loader(config, part, class_num=None, seed=None):
             raise unsupported(f"{path}.dataset.batch_transform_ops", "mixing outside training")
         collate = _MixBatch(build_batch_transforms(mixing, f"{path}.dataset.batch_transform_ops", class_num))
     loader = build_by_name(f"{path}", {"loader": _loader_options}, "loader", section["loader"])
-    return DataLoader(
+    return _Loader(
         dataset,
+        collate,
         batch_sampler=batch_sampler,
-        collate_fn=collate,
         return_list=True,
         worker_init_fn=None if seed is None else _SeedWorker(seed),
         **loader,

@@ -39,7 +39,7 @@ class Engine:
 
     Args:
         config (dict): the parsed YAML.
-        build_network (callable): ``config -> paddle.nn.Layer``.
+        build_network (callable): ``(config, mode) -> paddle.nn.Layer``.
         mode (str): ``'train'``, ``'eval'`` or ``'infer'``.
         on_step (callable, optional): called before every training step.
 
@@ -67,7 +67,7 @@ class Engine:
         if mode == "infer":
             self.transform = build_transforms(config["Infer"]["transforms"], "Infer.transforms")
             self.postprocess = TopkPostProcess.from_config(config)
-        self.network = build_network(config)
+        self.network = build_network(config, mode)
         self._load_pretrained()
         self._build_model()
 

@@ -80,6 +80,9 @@ def register(source_tree=None):
 def build_network(config, mode="train"):
     """``ppcls.arch.build_model`` for the ``Arch`` section of a parsed YAML.
 
+    Only for training are pretrained weights fetched: in every other mode a
+    checkpoint replaces them all.
+
     Raises:
         ValueError: for an unknown ``Arch.name`` or argument.
     """
@@ -91,6 +94,11 @@ def build_network(config, mode="train"):
     if not isinstance(name, str) or not callable(getattr(arch, name, None)):
         known = [n for n, v in vars(arch).items() if inspect.isroutine(v) or inspect.isclass(v)]
         raise ValueError(f"Arch.name: PaddleClas has no network {name!r}{did_you_mean(name, known)}")
+    if mode != "train":
+        section = {k: v for k, v in config["Arch"].items() if k not in ("pretrained", "use_sync_bn")}
+        if isinstance(section.get("backbone"), dict):
+            section["backbone"] = {k: v for k, v in section["backbone"].items() if k != "pretrained"}
+        config = {**config, "Arch": section}
     if "mode" in inspect.signature(arch.build_model).parameters:
         return arch.build_model(config, mode)
     return arch.build_model(config["Arch"])  # PaddleClas up to 2.3

@@ -19,7 +19,7 @@ def install(source_tree):
     Raises:
         FileNotFoundError: if ``source_tree`` is not a PaddleClas checkout.
         ValueError: if its list of backbones has an unknown form.
-        RuntimeError: if this library cannot be imported from there.
+        ModuleNotFoundError: if this library cannot be imported from there.
     """
     path, text = _read(source_tree)
     if _MARK in text:
@@ -81,7 +81,7 @@ def _check_importable(source_tree):
         text=True,
     )
     if done.returncode:
-        raise RuntimeError(
+        raise ModuleNotFoundError(
             "paddle_attention is not installed in this Python environment "
             f"({sys.executable}); run pip install paddle_attention (or pip install -e . in its "
             "checkout) first. Nothing was changed"

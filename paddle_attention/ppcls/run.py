@@ -3,6 +3,7 @@
 import os
 import runpy
 import sys
+import traceback
 
 from .bridge import register
 
@@ -22,4 +23,8 @@ def run_script(script, arguments):
     register(root)
     sys.path.insert(0, os.path.dirname(script))
     sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except Exception:  # the script's own: show it whole, as Python would
+        traceback.print_exc()
+        sys.exit(1)

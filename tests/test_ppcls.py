@@ -1,0 +1,272 @@
+"""The networks in PaddleClas' own registry, built from the installed ``paddleclas``."""
+
+import subprocess
+import sys
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_attention import list_networks
+from paddle_attention.ppcls import backbones, bridge
+from paddle_attention.weights import load_weights, save_file
+
+
+def count(model):
+    return sum(p.size for p in model.parameters() if not p.stop_gradient)
+
+
+# name, parameters in millions as printed by the papers' tables or counted by hand
+SIZES = [("SE_ResNet50", 28.1), ("SE_ResNet18", 11.8), ("CBAM_ResNet50", 28.1)]
+
+
+@pytest.mark.parametrize(("name", "millions"), SIZES)
+def test_parameters(arch, name, millions):
+    assert round(count(getattr(arch, name)()) / 1e6, 1) == millions
+
+
+def test_se_adds_what_the_paper_says(arch):
+    """2/r * sum of N_s * C_s^2 weights (section 5), and biases; +0.01 G multiply-adds (table 2)."""
+    plain, model = arch.ResNet50(), arch.SE_ResNet50()
+    stages = ((3, 256), (4, 512), (6, 1024), (3, 2048))
+    weights = sum(n * 2 * c * c // 16 for n, c in stages)
+    biases = sum(n * (c + c // 16) for n, c in stages)
+    assert count(model) - count(plain) == weights + biases
+    flops = [paddle.flops(m, [1, 3, 224, 224]) / 1e9 for m in (plain, model)]
+    assert round(flops[0], 1) == 4.1
+    assert round(flops[1] - flops[0], 2) == 0.01
+
+
+def test_register_is_idempotent_and_complete(arch):
+    assert bridge.register() == ["AttentionNet", *list_networks()]
+    for name in list_networks():
+        factory = getattr(arch, name)
+        assert factory.__name__ == name
+        assert getattr(arch.backbone, name) is factory
+
+
+def test_register_does_not_replace(arch, monkeypatch):
+    monkeypatch.setattr(arch, "SE_ResNet18", arch.ResNet18)
+    with pytest.raises(ValueError, match="already has a network 'SE_ResNet18'"):
+        bridge.register()
+
+
+def test_rec_model(arch):
+    """The networks serve as the backbone of a recognition model."""
+    model = arch.RecModel(
+        Backbone={"name": "SE_ResNet18"},
+        BackboneStopLayer={"name": "flatten"},
+        Neck={"name": "FC", "embedding_size": 512, "class_num": 16},
+    )
+    model.eval()
+    assert model(paddle.zeros([2, 3, 64, 64]))["features"].shape == [2, 16]
+
+
+def test_attention_net(arch):
+    config = {
+        "Arch": {
+            "name": "AttentionNet",
+            "class_num": 7,
+            "backbone": {"name": "MobileNetV3_small_x1_0", "dropout_prob": 0.1},
+            "attention": [
+                {"name": "CBAM", "at": "stage", "stages": [2, 3], "reduction": 4},
+                {"name": "SE", "at": "blocks.*.expand_conv", "stages": 4},
+            ],
+        },
+        "Global": {},
+    }
+    model = bridge.build_network(config)
+    assert model(paddle.randn([1, 3, 64, 64])).shape == [1, 7]
+    kinds = [type(layer).__name__ for n, layer in model.named_sublayers() if n.endswith(".attention")]
+    assert kinds == ["CBAM", "CBAM", "SEBlock", "SEBlock", "SEBlock"]
+    assert config["Arch"]["name"] == "AttentionNet"  # the config is not changed
+
+
+NET = {"backbone": {"name": "ResNet18"}, "attention": ["SE"]}
+BAD_ARCHS = [
+    ({"name": "SE_ResNet18", "clas_num": 3}, "no argument 'clas_num'; did you mean 'class_num'"),
+    ({"name": "SE_ResNet18", "freeze_befor": "x"}, "no argument 'freeze_befor'"),
+    ({"name": "SE_ResNet19"}, "Arch.name: PaddleClas has no network 'SE_ResNet19'; did you mean 'SE_ResNet1"),
+    ({"name": None}, "no network None"),
+    ({"name": "AttentionNet", "attention": ["SE"]}, "backbone must be .* but got None"),
+    ({"name": "AttentionNet", "backbone": "ResNet18"}, "attention is missing"),
+    ({"name": "AttentionNet", **NET, "backbone": {"name": "ResNt18"}}, "'ResNt18'; did you mean 'ResNet18'"),
+    (
+        {"name": "AttentionNet", **NET, "backbone": {"name": "ResNet18", "depth": 3}},
+        "no argument 'depth'",
+    ),
+    (
+        {"name": "AttentionNet", **NET, "class_num": 3, "backbone": {"name": "ResNet18", "class_num": 4}},
+        "class_num is given twice, as 3 and as backbone.class_num=4",
+    ),
+    ({"name": "AttentionNet", **NET, "attention": [{"name": "SE", "att": 1}]}, "no argument 'att'"),
+    ({"name": "SE_ResNet18", "stride_list": [1]}, "stride_list length should be 5"),
+]
+
+
+@pytest.mark.parametrize(("section", "message"), BAD_ARCHS, ids=[m for _, m in BAD_ARCHS])
+def test_bad_archs(arch, section, message):
+    with pytest.raises((ValueError, AssertionError), match=message):
+        bridge.build_network({"Arch": section, "Global": {}})
+
+
+class Drops:
+    def __init__(self, width=1, **kwargs):
+        pass
+
+
+class Forwards(Drops):
+    def __init__(self, height=1, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_accepted_arguments():
+    def factory(pretrained=False, **kwargs):
+        return Forwards(**kwargs)
+
+    def closed(pretrained=False):
+        return Forwards()
+
+    assert backbones.accepted_arguments(factory, Forwards) == {"pretrained", "height", "width"}
+    assert backbones.accepted_arguments(factory, Drops) == {"pretrained", "width"}
+    assert backbones.accepted_arguments(closed, Forwards) == {"pretrained"}
+
+
+class TestPretrained:
+    """``pretrained: path`` loads the backbone's weights, strictly."""
+
+    @pytest.fixture(scope="class")
+    def weights(self, arch, tmp_path_factory):
+        path = str(tmp_path_factory.mktemp("weights") / "ResNet18")
+        plain = arch.ResNet18(class_num=5)
+        save_file(plain.state_dict(), path + ".pdparams")
+        return path, {k: v.numpy() for k, v in plain.state_dict().items()}
+
+    @pytest.mark.parametrize("ending", ["", ".pdparams"])
+    def test_loads(self, arch, weights, ending):
+        path, expected = weights
+        model = arch.SE_ResNet18(class_num=5, pretrained=path + ending)
+        state = model.state_dict()
+        assert all(np.array_equal(state[k].numpy(), v) for k, v in expected.items())
+
+    def test_other_class_num(self, arch, weights):
+        path, expected = weights
+        state = arch.SE_ResNet18(class_num=3, pretrained=path).state_dict()
+        for key, value in expected.items():
+            if not key.startswith("fc."):
+                assert np.array_equal(state[key].numpy(), value)
+        assert state["fc.weight"].shape == [512, 3]
+
+    def test_other_network(self, arch, weights):
+        with pytest.raises(ValueError, match=r"does not fit ResNet: of \d+ tensors .* missing .* of another"):
+            arch.SE_ResNet50(pretrained=weights[0])
+
+    def test_no_file(self, arch):
+        with pytest.raises(FileNotFoundError, match="no file 'nowhere.pdparams'"):
+            arch.SE_ResNet18(pretrained="nowhere")
+
+    def test_backbone_file_into_the_whole_network(self, arch, weights):
+        """As Global.pretrained_model of a training run does."""
+        path, expected = weights
+        model = arch.SE_ResNet18(class_num=5)
+        with pytest.raises(ValueError, match=r"32 missing \(blocks.0.conv1.attention.fc1.weight"):
+            load_weights(model, path)
+        report = load_weights(model, path, skip_attention=True)
+        assert (report.loaded, len(report.skipped_attention)) == (len(expected), 32)
+        assert "32 of the attention layers" in str(report)
+
+    @pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+    def test_broken_files(self, arch, tmp_path, weights, content):
+        path = tmp_path / "broken.pdparams"
+        if content is None:  # truncated
+            content = open(weights[0] + ".pdparams", "rb").read()[:100000]
+        path.write_bytes(content)
+        model = arch.ResNet18(class_num=5)
+        before = model.fc.weight.numpy()
+        with pytest.raises(ValueError, match="broken.pdparams"):
+            load_weights(model, str(path))
+        assert np.array_equal(model.fc.weight.numpy(), before)
+
+
+def test_only_the_bridge_imports_paddleclas():
+    code = (
+        "import paddle_attention.engine, paddle_attention.deploy, paddle_attention.insertion, sys;"
+        "assert not {'ppcls', 'paddleclas'} & set(sys.modules);"
+        "import paddle_attention.ppcls.backbones; assert 'ppcls' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+# --- install, run ------------------------------------------------------------------------
+
+LIST = """import inspect
+from .resnet import ResNet18
+
+
+# help whl get all the models' api
+def get_apis():
+    return [name for name, obj in globals().items() if inspect.isfunction(obj)]
+
+
+__all__ = get_apis()
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The skeleton of a PaddleClas checkout whose networks are the installed ones."""
+    package = tmp_path / "PaddleClas" / "ppcls"
+    (package / "arch" / "backbone").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "arch" / "__init__.py").write_text("from . import backbone\nfrom .backbone import *\n")
+    (package / "arch" / "backbone" / "__init__.py").write_text(LIST)
+    (package / "arch" / "backbone" / "resnet.py").write_text("def ResNet18(**kwargs):\n    return kwargs\n")
+    tools = tmp_path / "PaddleClas" / "tools"
+    tools.mkdir()
+    (tools / "train.py").write_text(
+        "import sys, helper, ppcls.arch\n"
+        "print(sys.argv[1:], __name__, hasattr(ppcls.arch, 'SE_ResNet18'), ppcls.__file__)\n"
+    )
+    (tools / "helper.py").write_text("")
+    return tmp_path / "PaddleClas"
+
+
+def test_install_and_uninstall(workspace, checkout):
+    path = checkout / "ppcls" / "arch" / "backbone" / "__init__.py"
+    path.chmod(0o640)
+    probe = "import ppcls.arch as a; print(a.SE_ResNet18.__name__, 'SE_ResNet18' in a.backbone.__all__)"
+    command = ("-m", "paddle_attention", "install", checkout)
+    assert workspace.run(*command).stdout.strip().endswith("installed")
+    once = path.read_text()
+    assert len(once.splitlines()) == len(LIST.splitlines()) + 1
+    assert "already" in workspace.run(*command).stdout
+    assert path.read_text() == once
+    assert path.stat().st_mode & 0o777 == 0o640
+    done = workspace.run("-c", probe, PYTHONPATH=f"{workspace.environment['PYTHONPATH']}:{checkout}")
+    assert done.stdout.splitlines()[-1] == "SE_ResNet18 True"
+    workspace.run("-m", "paddle_attention", "uninstall", checkout)
+    assert path.read_text() == LIST
+    assert "was not installed" in workspace.run("-m", "paddle_attention", "uninstall", checkout).stdout
+
+
+def test_install_mistakes(workspace, checkout, tmp_path):
+    done = workspace.run("-m", "paddle_attention", "install", tmp_path, check=False)
+    assert done.returncode == 2
+    assert "not a PaddleClas source tree" in done.stdout.splitlines()[-1]
+    path = checkout / "ppcls" / "arch" / "backbone" / "__init__.py"
+    path.write_text("__all__ = []\n")
+    done = workspace.run("-m", "paddle_attention", "install", checkout, check=False)
+    assert done.returncode == 2
+    assert "nothing was changed" in done.stdout
+    assert path.read_text() == "__all__ = []\n"
+
+
+def test_run(workspace, checkout):
+    script = checkout / "tools" / "train.py"
+    done = workspace.run("-m", "paddle_attention", "run", script, "-c", "a.yaml", "-o", "b=1")
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("['-c', 'a.yaml', '-o', 'b=1'] __main__ True")
+    assert str(checkout) in last
+    done = workspace.run("-m", "paddle_attention", "run", "tools/none.py", check=False)
+    assert done.returncode == 2
+    assert "no script 'tools/none.py'" in done.stdout
