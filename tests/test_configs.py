@@ -1,0 +1,95 @@
+"""Every YAML of ppcls_configs: checked, built, run forward and exported."""
+
+from pathlib import Path
+
+import paddle
+import pytest
+import yaml
+
+from paddle_attention.deploy import export_inference_model
+from paddle_attention.engine import check_config
+from paddle_attention.engine.data import DATASETS, SAMPLERS
+from paddle_attention.engine.infer import TopkPostProcess
+from paddle_attention.engine.losses import CombinedLoss
+from paddle_attention.engine.metrics import parse_topk
+from paddle_attention.engine.optim import build_optimizer
+from paddle_attention.engine.transforms import build_transforms
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "ppcls_configs").rglob("*.yaml"))
+NAMES = [str(path.relative_to(ROOT / "ppcls_configs")) for path in CONFIGS]
+
+EXPECTED = [
+    *[f"Cifar10/{name}_resnet18.yaml" for name in ("cbam", "se")],
+    *[f"ImageNet/CBAM/cbam_resnet{depth}.yaml" for depth in (101, 18, 34, 50)],
+    *[f"ImageNet/SENet/se_resnet{depth}.yaml" for depth in (101, 152, 18, 34, 50)],
+    *[f"quick_start/{name}_resnet18_digits.yaml" for name in ("cbam", "se")],
+]
+
+
+def test_all_are_here():
+    assert NAMES == EXPECTED
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=NAMES)
+def test_config(arch, path, tmp_path, workspace, monkeypatch):
+    from paddle_attention import ppcls
+
+    monkeypatch.chdir(ROOT)
+    config = ppcls.load_config(str(path))
+    for mode in ("train", "eval", "infer", "export", "predict"):
+        check_config(config, mode)
+    family = path.parent.name
+    kind, depth = path.stem.split("_")[0], path.stem.split("_")[1].removeprefix("resnet")
+    assert config["Arch"]["name"] == f"{kind.upper()}_ResNet{depth}"
+    assert family in ("Cifar10", "quick_start") or family == {"se": "SENet", "cbam": "CBAM"}[kind]
+
+    # Every section is one the engine can build.
+    for part in ("Train", "Eval"):
+        section = config["DataLoader"][part]
+        assert section["dataset"]["name"] in DATASETS
+        assert section["sampler"]["name"] in SAMPLERS
+        build_transforms(section["dataset"]["transform_ops"], part)
+        assert parse_topk(config["Metric"][part], part) == [1, 5]
+        CombinedLoss(config["Loss"][part], part)
+    preprocess = build_transforms(config["Infer"]["transforms"], "Infer")
+    if family == "quick_start":
+        monkeypatch.chdir(workspace.path)
+        image = preprocess(Path(config["Infer"]["infer_imgs"]).read_bytes())
+        assert list(image.shape) == config["Global"]["image_shape"]
+    names = TopkPostProcess.from_config(config).names
+    assert len(names) == config["Arch"]["class_num"]
+
+    network = ppcls.build_network(config)
+    epochs = config["Global"]["epochs"]
+    _, schedule = build_optimizer(config, network, epochs, 10)
+    rates = [schedule.last_lr] + [schedule.step() or schedule.last_lr for _ in range(10 * epochs - 1)]
+    assert max(rates) > 10 * rates[-1] >= 0
+
+    network.eval()
+    shape = config["Global"]["image_shape"]
+    logits = network(paddle.randn([2, *shape]))
+    assert logits.shape == [2, config["Arch"]["class_num"]]
+    errors = export_inference_model(
+        network, str(tmp_path), shape, batch_sizes=(2,), report=lambda line: None
+    )
+    assert max(errors.values()) < 1e-4
+
+
+PAPERS = [
+    # YAML, total batch of 4 cards, first rate, epochs: arXiv 1709.01507 section 5, 1807.06521 section 4.1
+    ("ImageNet/SENet/se_resnet50.yaml", 1024, 0.6, 100),
+    ("ImageNet/CBAM/cbam_resnet50.yaml", 256, 0.1, 90),
+]
+
+
+@pytest.mark.parametrize(("name", "batch", "rate", "epochs"), PAPERS)
+def test_hyper_parameters_of_the_papers(name, batch, rate, epochs):
+    config = yaml.safe_load((ROOT / "ppcls_configs" / name).read_text())
+    assert config["DataLoader"]["Train"]["sampler"]["batch_size"] * 4 == batch
+    lr = config["Optimizer"]["lr"]
+    assert lr["values"][0] == rate
+    assert lr["decay_epochs"] == list(range(30, epochs, 30))
+    assert all(abs(a / b - 10) < 1e-9 for a, b in zip(lr["values"], lr["values"][1:], strict=False))
+    assert config["Global"]["epochs"] == epochs
+    assert (config["Optimizer"]["momentum"], config["Optimizer"]["regularizer"]["coeff"]) == (0.9, 1e-4)

@@ -1,0 +1,99 @@
+"""Verified export, and prediction from the result."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddle_attention import CBAM, SEBlock
+from paddle_attention.deploy import ExportError, InferencePredictor, export_inference_model
+from paddle_attention.deploy.export import relative_error
+
+
+def network():
+    paddle.seed(1)
+    return nn.Sequential(
+        nn.Conv2D(3, 16, 3, padding=1),
+        SEBlock(16),
+        CBAM(16),
+        nn.BatchNorm2D(16),
+        nn.AdaptiveAvgPool2D(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("shape", [[3, 20, 24], [3, None, None]])
+def test_export(tmp_path, softmax, shape):
+    model, lines = network(), []
+    model.train()
+    errors = export_inference_model(model, str(tmp_path), shape, softmax, report=lines.append)
+    assert model.training
+    assert set(errors) == {(1, True), (3, True), (1, False), (3, False)}
+    assert max(errors.values()) < 1e-4
+    assert len(lines) == 4
+    assert "batch 3, oneDNN off: relative error" in lines[-1]
+    program = "inference.json" if paddle.__version__ >= "3" else "inference.pdmodel"
+    files = {p.name for p in tmp_path.iterdir()}
+    assert {program, "inference.pdiparams"} <= files <= {program, "inference.pdiparams", "inference.pdiparams.info"}
+    model.eval()
+    x = np.random.RandomState(0).standard_normal([2, 3, 20, 24]).astype("float32")
+    expected = model(paddle.to_tensor(x))
+    expected = nn.functional.softmax(expected) if softmax else expected
+    np.testing.assert_allclose(InferencePredictor(str(tmp_path))(x), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Wrong(nn.Layer):
+    """Computes something else once exported."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.fc, self.factor = nn.Linear(3, 4), factor
+
+    def forward(self, x):
+        y = self.fc(x.mean([2, 3]))
+        return y if paddle.in_dynamic_mode() else y * self.factor
+
+
+@pytest.mark.parametrize("factor", [1.001, float("nan")])
+def test_a_wrong_export_leaves_nothing(tmp_path, factor):
+    with pytest.raises(ExportError, match=r"(differs from the live one by (1\.0e-03|nan) relative|cannot run).*nothing was written"):
+        export_inference_model(Wrong(factor), str(tmp_path), [3, 8, 8], report=lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_export_leaves_the_old_one(tmp_path):
+    export_inference_model(Wrong(1.0), str(tmp_path), [3, 8, 8], report=lambda line: None)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ExportError):
+        export_inference_model(Wrong(2.0), str(tmp_path), [3, 8, 8], report=lambda line: None)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_export_by_another_paddle_is_replaced_whole(tmp_path):
+    for name in ("inference.json", "inference.pdmodel", "inference.pdiparams.info"):
+        (tmp_path / name).write_text("old")
+    export_inference_model(Wrong(1.0), str(tmp_path), [3, 8, 8], report=lambda line: None)
+    assert not [p for p in tmp_path.iterdir() if p.read_bytes() == b"old"]
+
+
+def test_relative_error_sees_through_the_softmax():
+    """Also where the logits, as those of an untrained network, hardly differ."""
+    random = np.random.RandomState(0)
+    for scale in (1e-3, 0.1, 10.0):
+        logits = random.standard_normal([2, 1000]) * scale
+        wrong = logits * 0.5
+
+        def softmax(v):
+            return (np.exp(v) / np.exp(v).sum(1, keepdims=True)).astype("float32")
+
+        assert relative_error(softmax(wrong), softmax(logits), probabilities=True) > 1e-2
+        rounded = (softmax(logits) * (1 + 1e-7 * random.standard_normal([2, 1000]))).astype("float32")
+        assert relative_error(rounded, softmax(logits), probabilities=True) < 1e-4
+        assert abs(relative_error(wrong, logits) - 0.5) < 1e-6
+
+
+def test_nothing_to_load(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no exported model"):
+        InferencePredictor(str(tmp_path))
