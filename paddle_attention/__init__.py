@@ -6,6 +6,7 @@ and before Paddle itself is loaded.
 """
 
 import importlib
+import zlib  # noqa: F401  before Paddle 2.6, whose own copy otherwise makes OpenCV crash on PNG files
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"

@@ -67,12 +67,14 @@ def test_config(arch, path, tmp_path, workspace, monkeypatch):
     assert max(rates) > 10 * rates[-1] >= 0
 
     network.eval()
+    # Untrained, SE-ResNet-152 multiplies a rounding error of its input by a million; calm every branch.
+    for block in network.blocks:
+        last = block.conv2 if hasattr(block, "conv2") else block.conv1
+        last.bn.weight.set_value(last.bn.weight * 0.5)
     shape = config["Global"]["image_shape"]
     logits = network(paddle.randn([2, *shape]))
     assert logits.shape == [2, config["Arch"]["class_num"]]
-    errors = export_inference_model(
-        network, str(tmp_path), shape, batch_sizes=(2,), report=lambda line: None
-    )
+    errors = export_inference_model(network, str(tmp_path), shape, batch_sizes=(2,), report=lambda line: None)
     assert max(errors.values()) < 1e-4
 
 

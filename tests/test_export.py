@@ -36,7 +36,11 @@ def test_export(tmp_path, softmax, shape):
     assert "batch 3, oneDNN off: relative error" in lines[-1]
     program = "inference.json" if paddle.__version__ >= "3" else "inference.pdmodel"
     files = {p.name for p in tmp_path.iterdir()}
-    assert {program, "inference.pdiparams"} <= files <= {program, "inference.pdiparams", "inference.pdiparams.info"}
+    assert (
+        {program, "inference.pdiparams"}
+        <= files
+        <= {program, "inference.pdiparams", "inference.pdiparams.info"}
+    )
     model.eval()
     x = np.random.RandomState(0).standard_normal([2, 3, 20, 24]).astype("float32")
     expected = model(paddle.to_tensor(x))
@@ -58,7 +62,10 @@ class Wrong(nn.Layer):
 
 @pytest.mark.parametrize("factor", [1.001, float("nan")])
 def test_a_wrong_export_leaves_nothing(tmp_path, factor):
-    with pytest.raises(ExportError, match=r"(differs from the live one by (1\.0e-03|nan) relative|cannot run).*nothing was written"):
+    with pytest.raises(
+        ExportError,
+        match=r"(differs from the live one by (1\.0e-03|nan) relative|cannot run).*nothing was written",
+    ):
         export_inference_model(Wrong(factor), str(tmp_path), [3, 8, 8], report=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 

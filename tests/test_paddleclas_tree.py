@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 HOME = os.environ.get("PADDLECLAS_HOME")
-OLD = HOME and not (Path(HOME) / "ppcls/utils/ema.py").exists()
+OLD = HOME and not (Path(HOME) / "ppcls/utils/amp.py").exists()
 
 pytestmark = [
     pytest.mark.skipif(not HOME, reason="PADDLECLAS_HOME names no PaddleClas source tree"),
@@ -103,7 +103,7 @@ def test_paddleclas_own_tools(workspace, run, way, installed):
     call = ways(workspace, installed if way == "install" else way)
     log = call("train", path).stdout
     losses = [float(x) for x in re.findall(r"\[Train\]\[Epoch \d/2\]\[Avg\].*?CELoss: ([\d.]+)", log)]
-    assert losses[1] < losses[0]
+    assert losses[-1] < losses[0]  # an old PaddleClas logs every line twice
     weights = f"Global.pretrained_model={checkpoint(config)}"
     theirs = averages(call("eval", path, weights).stdout)
     assert theirs == averages(log)
@@ -122,8 +122,10 @@ def test_paddleclas_own_tools(workspace, run, way, installed):
     call("export_model", path, weights)
     assert (directory / "inference.pdiparams").exists()
     predicted = workspace.tool("predict", path, images).stdout
-    found = dict(re.findall(r"^(\S+\.png): digit_(\d) ", predicted, re.M))
-    assert {k: int(v) for k, v in found.items()} == classes(workspace.tool("infer", path, weights, images).stdout)
+    found = dict(re.findall(r"^(\S+\.bmp): digit_(\d) ", predicted, re.M))
+    assert {k: int(v) for k, v in found.items()} == classes(
+        workspace.tool("infer", path, weights, images).stdout
+    )
 
 
 def test_their_engine_evaluates_our_checkpoints(workspace, run):
@@ -186,8 +188,8 @@ def test_deploy_predict_cls(workspace, run):
     settings_file = workspace.path / "deploy.yaml"
     settings_file.write_text(yaml.safe_dump(settings))
     done = workspace.run(f"{HOME}/deploy/python/predict_cls.py", "-c", settings_file, **ENVIRONMENT)
-    theirs = dict(re.findall(r"(\d{4}\.png):?\s+.*?class id\(s\): \[(\d+)", done.stdout))
+    theirs = dict(re.findall(r"(\d{4}\.bmp):?\s+.*?class id\(s\): \[(\d+)", done.stdout))
     overrides = (f"Global.save_inference_dir={target}", f"Infer.infer_imgs={images}")
-    ours = dict(re.findall(r"(\d{4}\.png): digit_(\d) ", workspace.tool("predict", path, *overrides).stdout))
+    ours = dict(re.findall(r"(\d{4}\.bmp): digit_(\d) ", workspace.tool("predict", path, *overrides).stdout))
     assert len(theirs) == len(ours) > 170
     assert theirs == ours

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -162,7 +163,7 @@ class TestPretrained:
             arch.SE_ResNet50(pretrained=weights[0])
 
     def test_no_file(self, arch):
-        with pytest.raises(FileNotFoundError, match="no file 'nowhere.pdparams'"):
+        with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.pdparams'"):
             arch.SE_ResNet18(pretrained="nowhere")
 
     def test_backbone_file_into_the_whole_network(self, arch, weights):
@@ -179,11 +180,11 @@ class TestPretrained:
     def test_broken_files(self, arch, tmp_path, weights, content):
         path = tmp_path / "broken.pdparams"
         if content is None:  # truncated
-            content = open(weights[0] + ".pdparams", "rb").read()[:100000]
+            content = Path(weights[0] + ".pdparams").read_bytes()[:100000]
         path.write_bytes(content)
         model = arch.ResNet18(class_num=5)
         before = model.fc.weight.numpy()
-        with pytest.raises(ValueError, match="broken.pdparams"):
+        with pytest.raises(ValueError, match=r"broken\.pdparams"):
             load_weights(model, str(path))
         assert np.array_equal(model.fc.weight.numpy(), before)
 

@@ -65,7 +65,7 @@ def test_from_yaml_to_prediction(workspace, trained):
     found = re.findall(r"'class_ids': \[(\d+)[^}]*?'file_name': '([^']+)'", inferred)
     from_checkpoint = {name: digit for digit, name in found}
     predicted = workspace.tool("predict", config, *small(directory), images).stdout
-    from_export = dict(re.findall(r"^(\S+\.png): digit_(\d) ", predicted, re.M))
+    from_export = dict(re.findall(r"^(\S+\.bmp): digit_(\d) ", predicted, re.M))
     assert len(from_export) == len(list((workspace.path / "dataset/digits/6").iterdir())) > 170
     assert from_export == from_checkpoint
 
@@ -85,7 +85,11 @@ def test_checkpoint_of_another_network(workspace, trained):
 # tool, overrides, part of the one-line message
 MISTAKES = [
     ("train", ["Arch.name=SE_ResNet81"], "Arch.name: PaddleClas has no network 'SE_ResNet81'; did you mean"),
-    ("train", ["Arch.clas_num=3"], "backbone ResNet18 takes no argument 'clas_num'; did you mean 'class_num'"),
+    (
+        "train",
+        ["Arch.clas_num=3"],
+        "backbone ResNet18 takes no argument 'clas_num'; did you mean 'class_num'",
+    ),
     ("train", ["Global.epohcs=3"], "Global.epohcs: key 'epohcs' is not supported"),
     ("train", ["Global.epochs"], "-o 'Global.epochs': an override is written key.subkey=value"),
     ("train", ["Global.device=gpu"], "this Paddle is built for CPU"),

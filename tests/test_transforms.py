@@ -130,7 +130,7 @@ def test_random_erasing(mode):
         assert 0.4 < len(rows) / len(columns) < 2.4
     assert (image == 9).all()
     if mode == "const":
-        assert np.unique(erase(image)[erased := (erase(image) != 9).any(-1)].tolist()).size <= 4
+        assert set(np.unique(erase(image))) == {1, 2, 3, 9}
     assert np.array_equal(RandomErasing(EPSILON=0)(image), image)
     assert RandomErasing(EPSILON="1.0/2.0").probability == 0.5
 
@@ -146,7 +146,11 @@ def test_mixup():
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
     share = targets[np.arange(8), labels].min()
     partners = [
-        next(j for j in range(8) if np.allclose(mixed[i], share * images[i] + (1 - share) * images[j], atol=1e-5))
+        next(
+            j
+            for j in range(8)
+            if np.allclose(mixed[i], share * images[i] + (1 - share) * images[j], atol=1e-5)
+        )
         for i in range(8)
     ]
     assert sorted(partners) == list(range(8))
@@ -177,7 +181,7 @@ def test_op_sampler():
         _, targets = sampler(images, labels)
         kinds["none" if targets is labels else "mixed"] += 1
     assert 70 < kinds["none"] < 130
-    with pytest.raises(ValueError, match="sum to 1.2"):
+    with pytest.raises(ValueError, match=r"sum to 1\.2"):
         OpSampler(4, MixupOperator={"prob": 0.6}, CutmixOperator={"prob": 0.6})
     with pytest.raises(ValueError, match=r"needs Arch\.class_num"):
         MixupOperator(None)

@@ -8,10 +8,11 @@ _TEST_EVERY = 5
 
 
 def write_digits(directory):
-    """Write ``<class>/<number>.png`` and ``train_list.txt``, ``test_list.txt``, ``label_list.txt``.
+    """Write ``<class>/<number>.bmp`` and ``train_list.txt``, ``test_list.txt``, ``label_list.txt``.
 
     Every fifth image of each class is held out for testing. The images are the
-    original 8 x 8 pixels.
+    original 8 x 8 pixels, uncompressed: with Paddle 2.6 OpenCV crashes on PNG
+    files in programs that import Paddle first, as PaddleClas' tools do.
 
     Returns:
         tuple: the number of training and of test images.
@@ -27,7 +28,7 @@ def write_digits(directory):
     lists = {"train": [], "test": []}
     seen = [0] * 10
     for number, (image, label) in enumerate(zip(pixels, data.target, strict=True)):
-        name = f"{label}/{number:04d}.png"
+        name = f"{label}/{number:04d}.bmp"
         path = os.path.join(directory, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Image.fromarray(image).convert("RGB").save(path)

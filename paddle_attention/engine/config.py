@@ -86,7 +86,7 @@ _KEYS = {
         "use_dali": (False,),
         "use_multilabel": (False,),
         "print_mem_info": bool,
-        "log_ranks": None,
+        "log_ranks": ("0", 0, None),
     },
     "AMP": {
         "use_amp": bool,

@@ -268,7 +268,7 @@ class Engine:
             save_file(self.average.state_dict(), prefix + ".pdparams")
         else:
             save_file(self.network.state_dict(), prefix + ".pdparams")
-        save_file([self.optimizer.state_dict()], prefix + ".pdopt")
+        save_file(self.optimizer.state_dict(), prefix + ".pdopt")
         save_file(info, prefix + ".pdstates")
         logger.info(f"Already save model in {prefix}")
 
@@ -310,6 +310,7 @@ class Engine:
     def _evaluate(self, epoch):
         """Run the evaluation set; keeps ``results`` and returns the first accuracy."""
         self.meters.mode = "eval"
+        self._share_statistics()
         every = self.settings.get("print_batch_step") or 10
         follow = _EvalLog(self, epoch, every, len(self.eval_loader))
         with paddle.no_grad(), self._eval_precision():
@@ -317,6 +318,13 @@ class Engine:
         self.results = follow.averages
         logger.info(f"[Eval][Epoch {epoch}][Avg]{format_values(self.results)}")
         return self.results[f"top{self.meters.topk['eval'][0]}"]
+
+    def _share_statistics(self):
+        """Give every process the running statistics of the first, which are those that are saved."""
+        if paddle.distributed.get_world_size() > 1:
+            for value in self.model.network.state_dict().values():
+                if value.stop_gradient:
+                    paddle.distributed.broadcast(value, 0)
 
     def infer(self):
         """Classify ``Infer.infer_imgs``; returns and logs a list of dicts, one per image."""
