@@ -28,7 +28,12 @@ def find_paddleclas(source_tree=None):
             raise FileNotFoundError(
                 f"{source_tree!r} is not a PaddleClas source tree: it has no ppcls/arch/__init__.py"
             )
-        _put_first(root)
+        # At the end, as PaddleClas' scripts do it: a checkout also holds a paddleclas.py, which must
+        # not hide the installed package. Before another ppcls, should there be one.
+        if importlib.util.find_spec("ppcls") is None:
+            sys.path.append(root)
+        else:
+            _put_first(root)
     elif "ppcls" not in sys.modules and importlib.util.find_spec("ppcls") is None:
         package = importlib.util.find_spec("paddleclas")
         if package is None or not package.submodule_search_locations:

@@ -5,13 +5,15 @@ import runpy
 import sys
 import traceback
 
+import paddle
+
 from .bridge import register
 
 
 def run_script(script, arguments):
     """Run ``script`` (``PaddleClas/tools/train.py`` and the like) as ``python script`` would.
 
-    The checkout is the directory above the script's own.
+    The checkout is the nearest directory above the script that holds ``ppcls``.
 
     Raises:
         FileNotFoundError: if there is no such script, or it is not in a PaddleClas checkout.
@@ -19,8 +21,8 @@ def run_script(script, arguments):
     if not os.path.isfile(script):
         raise FileNotFoundError(f"there is no script {script!r}; run this inside a PaddleClas checkout")
     script = os.path.abspath(script)
-    root = os.path.dirname(os.path.dirname(script))
-    register(root)
+    register(_checkout(script))
+    _repair_predictor()
     sys.path.insert(0, os.path.dirname(script))
     sys.argv = [script, *arguments]
     try:
@@ -28,3 +30,25 @@ def run_script(script, arguments):
     except Exception:  # the script's own: show it whole, as Python would
         traceback.print_exc()
         sys.exit(1)
+
+
+def _checkout(script):
+    directory = os.path.dirname(script)
+    while not os.path.isdir(os.path.join(directory, "ppcls", "arch")):
+        above = os.path.dirname(directory)
+        if above == directory:
+            raise FileNotFoundError(f"{script!r} is not in a PaddleClas checkout: no ppcls/arch above it")
+        directory = above
+    return directory
+
+
+def _repair_predictor():
+    """Let ``deploy/python/predict_cls.py`` run on Paddle 3.
+
+    It always asks for memory optimisation, and Paddle 3 built for CPU then fails
+    to create a predictor, because it has no such pass.
+    """
+    if not paddle.is_compiled_with_cuda() and int(paddle.__version__.split(".")[0]) >= 3:
+        from paddle.inference import Config
+
+        Config.enable_memory_optim = lambda config, enable=True: None
