@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import paddle
 from paddle import nn
 
-from .registry import build_attention, check_arguments, did_you_mean, get_attention
+from .naming import did_you_mean
+from .registry import build_attention, check_arguments, get_attention
 
 PLACEMENTS = ("residual", "block", "stage")
 _SPEC_KEYS = ("name", "at", "stages", "blocks")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .registry import did_you_mean
+from .naming import lookup
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,4 @@ def get_network(name):
     Raises:
         ValueError: for an unknown name, listing the nearest known ones.
     """
-    if name not in _PRESETS:
-        raise ValueError(
-            f"unknown network {name!r}{did_you_mean(name, _PRESETS)} (known: {', '.join(_PRESETS)})"
-        )
-    return _PRESETS[name]
+    return lookup("network", name, _PRESETS)

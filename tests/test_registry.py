@@ -5,7 +5,7 @@ import pytest
 from paddle import nn
 
 from paddle_attention import build_attention, get_attention, list_attentions, register_attention
-from paddle_attention import registry as registry_module
+from paddle_attention.registry import core as registry_module
 
 FACTS = {
     "paper": "A Paper",
@@ -19,7 +19,6 @@ FACTS = {
 
 @pytest.fixture
 def clean_registry(monkeypatch):
-    list_attentions()
     monkeypatch.setattr(registry_module, "_ENTRIES", dict(registry_module._ENTRIES))
 
 
@@ -99,4 +98,4 @@ paddle_attention.SEBlock, paddle_attention.insert_attention, paddle_attention.li
 new = {name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
 assert new <= {'paddle', 'paddle_attention', 'numpy'}, new
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=registry_module.__file__.rsplit("/", 2)[0])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=registry_module.__file__.rsplit("/", 3)[0])

@@ -2,7 +2,7 @@
 
 import inspect
 
-from ..registry import did_you_mean
+from ..naming import did_you_mean
 
 _ADVICE = "to use all of PaddleClas, give its source tree with --paddleclas DIR or PADDLECLAS_HOME"
 

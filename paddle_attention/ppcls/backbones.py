@@ -12,8 +12,8 @@ import textwrap
 from collections.abc import Mapping
 
 from ..insertion import insert_attention
+from ..naming import did_you_mean
 from ..networks import get_network, list_networks
-from ..registry import did_you_mean
 
 _logger = logging.getLogger("ppcls")
 

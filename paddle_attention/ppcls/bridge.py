@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 
+from ..naming import did_you_mean
 from . import backbones
 
 
@@ -91,8 +92,6 @@ def build_network(config, mode="train"):
     Raises:
         ValueError: for an unknown ``Arch.name`` or argument.
     """
-    from paddle_attention.registry import did_you_mean
-
     register()
     arch = importlib.import_module("ppcls.arch")
     name = config["Arch"].get("name")

@@ -1,7 +1,7 @@
 """Registry entries of the built-in mechanisms."""
 
-from .layers import CBAM, ChannelAttention, SEBlock, SpatialAttention
-from .registry import register_attention
+from ..layers import CBAM, ChannelAttention, SEBlock, SpatialAttention
+from .core import register_attention
 
 register_attention(
     "SE",

@@ -1,8 +1,9 @@
-"""The registry of attention mechanisms: names, facts about them, and construction."""
+"""Names of mechanisms, facts about them, and construction."""
 
-import difflib
 import inspect
 from dataclasses import dataclass
+
+from ..naming import did_you_mean, lookup
 
 DOMAINS = ("channel", "spatial", "mixed", "branch", "temporal")
 
@@ -65,30 +66,17 @@ def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied
     return register
 
 
-def did_you_mean(word, known):
-    """``"; did you mean 'x'?"`` for the known words closest to ``word``, else ``""``."""
-    folded = {str(k).lower(): str(k) for k in known}
-    near = difflib.get_close_matches(str(word).lower(), folded, n=3, cutoff=0.5)
-    return "; did you mean " + " or ".join(repr(folded[k]) for k in near) + "?" if near else ""
-
-
 def get_attention(name):
     """The :class:`AttentionEntry` called ``name``.
 
     Raises:
         ValueError: for an unknown name, listing the nearest known ones.
     """
-    _load_catalog()
-    if name not in _ENTRIES:
-        raise ValueError(
-            f"unknown attention {name!r}{did_you_mean(name, _ENTRIES)} (known: {', '.join(sorted(_ENTRIES))})"
-        )
-    return _ENTRIES[name]
+    return lookup("attention", name, _ENTRIES)
 
 
 def list_attentions():
     """All registered mechanisms as :class:`AttentionEntry`, sorted by year, then name."""
-    _load_catalog()
     return sorted(_ENTRIES.values(), key=lambda e: (e.year, e.name))
 
 
@@ -118,7 +106,3 @@ def build_attention(name, channels, **kwargs):
     """
     check_arguments(name, kwargs)
     return get_attention(name).cls(channels, **kwargs)
-
-
-def _load_catalog():
-    from . import catalog  # noqa: F401  (its import registers the built-in mechanisms)
