@@ -1,10 +1,13 @@
 """The embedded engine, on tiny real trainings of a small network on the digits."""
 
 import copy
+import io
 import logging
 import math
+import pickle
 import random
 import re
+import tarfile
 
 import numpy as np
 import paddle
@@ -334,6 +337,43 @@ def test_pretrained_backbone_starts_a_training(config, tmp_path, log):
     engine = Engine(config, build_small, "train")
     assert np.array_equal(engine.network.conv1.weight.numpy(), state["conv1.weight"].numpy())
     assert any("4 of the attention layers" in line and "fc.weight" in line for line in log)
+
+
+@pytest.mark.parametrize("name", ["Cifar10", "Cifar100"])
+def test_cifar_archives(config, tmp_path, name):
+    """Archives in the official format: the pixels and labels arrive, and a training runs."""
+    random = np.random.RandomState(0)
+    label_key = b"labels" if name == "Cifar10" else b"fine_labels"
+    members = {
+        "Cifar10": [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"],
+        "Cifar100": ["train", "test"],
+    }[name]
+    archive = tmp_path / "cifar.tar.gz"
+    content = {}
+    with tarfile.open(archive, "w:gz") as tar:
+        for member in members:
+            content[member] = random.randint(0, 256, (20, 3072), dtype="uint8"), random.randint(0, 10, 20)
+            pixels, labels = content[member]
+            data = pickle.dumps({b"data": pixels, label_key: labels.tolist()})
+            info = tarfile.TarInfo(f"cifar/{member}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    for part, mode in (("Train", "train"), ("Eval", "test")):
+        section = config["DataLoader"][part]["dataset"]
+        normalize = section["transform_ops"][1:]
+        config["DataLoader"][part]["dataset"] = {
+            "name": name, "mode": mode, "data_file": str(archive), "transform_ops": normalize,
+        }  # fmt: skip
+    config["Global"].update(image_shape=[3, 32, 32], epochs=1)
+    engine = train(config)
+    pixels, labels = content[members[-1]]
+    dataset = engine.eval_loader.dataset
+    assert len(dataset) == 20
+    assert len(engine.train_loader.dataset) == 20 * (len(members) - 1)
+    for i in (0, 7):
+        image, label = dataset[i]
+        assert label == labels[i]
+        np.testing.assert_allclose(image, pixels[i].reshape(3, 32, 32) / 127.5 - 1, atol=1e-5)
 
 
 # --- evaluation and inference ------------------------------------------------------------

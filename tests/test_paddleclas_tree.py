@@ -7,6 +7,7 @@ wheel) needs Paddle 2; HEAD runs on Paddle 2 and 3.
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import paddle
@@ -196,3 +197,17 @@ def test_deploy_predict_cls(workspace, run):
     ours = dict(re.findall(r"(\d{4}\.bmp): digit_(\d) ", workspace.tool("predict", path, *overrides).stdout))
     assert len(theirs) == len(ours) > 170
     assert theirs == ours
+
+
+@pytest.mark.slow
+def test_two_processes(workspace, run):
+    """PaddleClas' own training and evaluation under Paddle's launcher, on the CPU."""
+    path, config = run
+    command = shutil.which("paddle_attention", path=str(Path(sys.executable).parent))
+    launch = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "launch_log")
+    done = workspace.run(
+        *launch, command, "run", f"{HOME}/tools/train.py", "-c", path, "-o", "Global.epochs=1", **ENVIRONMENT
+    )
+    assert "top1" in averages(done.stdout)
+    weights = f"Global.pretrained_model={checkpoint(config)}"
+    assert averages(workspace.tool("eval", path, weights).stdout)["top5"] > 0

@@ -200,6 +200,11 @@ def build_loader(config, part, class_num=None, seed=None):
 
     sampler = dict(section["sampler"])
     sampler_name = sampler.pop("name", "BatchSampler")
+    if sampler_name != "DistributedBatchSampler" and paddle.distributed.get_world_size() > 1:
+        raise ConfigError(
+            f"{path}.sampler: {sampler_name} gives every process the same images; "
+            "use DistributedBatchSampler with several processes"
+        )
     batch_sampler = build_by_name(f"{path}.sampler", SAMPLERS, sampler_name, sampler, dataset=dataset)
     if len(batch_sampler) == 0:
         raise ConfigError(

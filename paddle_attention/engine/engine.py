@@ -157,6 +157,10 @@ class Engine:
                 self.average = copy.deepcopy(self.network)
                 self.average.eval()
         self.model = paddle.Model(self.network, inputs, labels)
+        if use_amp and level == "O2" and self.mode == "train" and paddle.is_compiled_with_cuda():
+            # paddle.Model would do this in prepare(), but then save half-precision checkpoints.
+            paddle.amp.decorate(self.network, self.optimizer, level="O2", save_dtype="float32")
+            self.model.mode = "eval"  # until the first training step: prepare() leaves O2 to us
         self.model.prepare(
             self.optimizer,
             self._loss,
@@ -322,7 +326,7 @@ class Engine:
     def _share_statistics(self):
         """Give every process the running statistics of the first, which are those that are saved."""
         if paddle.distributed.get_world_size() > 1:
-            for value in self.model.network.state_dict().values():
+            for value in [*self.model.network.parameters(), *self.model.network.buffers()]:
                 if value.stop_gradient:
                     paddle.distributed.broadcast(value, 0)
 

@@ -23,6 +23,7 @@ def run_script(script, arguments):
     script = os.path.abspath(script)
     register(_checkout(script))
     _repair_predictor()
+    _repair_distributed_evaluation()
     sys.path.insert(0, os.path.dirname(script))
     sys.argv = [script, *arguments]
     try:
@@ -52,3 +53,12 @@ def _repair_predictor():
         from paddle.inference import Config
 
         Config.enable_memory_optim = lambda config, enable=True: None
+
+
+def _repair_distributed_evaluation():
+    """Let PaddleClas evaluate in several CPU processes.
+
+    It asks for the number of the GPU, which Paddle's environment of a CPU process lacks.
+    """
+    if not hasattr(paddle.distributed.ParallelEnv, "_device_id"):
+        paddle.distributed.ParallelEnv._device_id = 0
