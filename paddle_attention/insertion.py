@@ -50,14 +50,15 @@ class Block:
     Attributes:
         name: dotted name of the block.
         branch_end: dotted name of the last layer of the residual branch before
-            the addition; the block itself if it has no addition.
+            the addition; the block itself if it has no addition; None where no
+            layer returns what is added, or the branch is no deeper than the shortcut.
         stage: number of its stage, from 1.
         index: number within the stage, from 1.
         channels: channels of its output.
     """
 
     name: str
-    branch_end: str
+    branch_end: str | None
     stage: int
     index: int
     channels: int
@@ -122,7 +123,29 @@ def describe_blocks(model, input_shape=None):
     return _trace(model, input_shape).blocks()
 
 
+def _keep_through_sync_bn():
+    """Make ``convert_sync_batchnorm`` keep the attention of the layers it replaces.
+
+    It copies their sublayers but not their hooks.
+    """
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm.__func__
+    if hasattr(convert, "keeps_attention"):
+        return
+
+    def convert_and_keep(cls, layer):
+        converted = convert(cls, layer)
+        if converted is not layer:
+            for hook in layer._forward_post_hooks.values():
+                if isinstance(hook, _ApplyAttention):
+                    converted.register_forward_post_hook(hook)
+        return converted
+
+    convert_and_keep.keeps_attention = True
+    nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(convert_and_keep)
+
+
 def _attach(layer, target, name, channels, attention):
+    _keep_through_sync_bn()
     attention.training = layer.training
     for sublayer in attention.sublayers():
         sublayer.training = layer.training
@@ -205,6 +228,12 @@ def _targets(trace, spec):
     else:
         chosen = None
     if spec.at == "residual":
+        for block in chosen:
+            if block.branch_end is None:
+                raise ValueError(
+                    f"at='residual': block {block.name!r} of {trace.title} adds something that no single "
+                    f"layer of a deeper branch returns; use at='block' or a pattern{trace.could_match('')}"
+                )
         return [block.branch_end for block in chosen]
     if spec.at == "block":
         return [block.name for block in chosen]
@@ -278,6 +307,11 @@ class _Call:
     shape: list
     children: list
 
+    @property
+    def size(self):
+        """The number of elementary calls in it."""
+        return sum(child.size for child in self.children) or 1
+
 
 class _Trace:
     """The calls of one forward pass, and the structure read from their gradient graph."""
@@ -346,13 +380,14 @@ class _Trace:
         return self._blocks
 
     def _find_blocks(self):
-        ends = {}
+        ends = {}  # name to branch end; None where there is an addition, but no clear branch
         for call in self.calls:
-            if call.name and len(call.shape) == 4 and call.name not in ends:
-                end = self._branch_end(call)
-                if end is not None:
+            if call.name and len(call.shape) == 4 and ends.get(call.name) is None:
+                adds, end = self._branch_end(call)
+                if adds:
                     ends[call.name] = end
-        classes = {type(self.layers[name]) for name in ends}
+        # Two branches of equal depth make no residual block, unless others of its class are.
+        classes = {type(self.layers[name]) for name, end in ends.items() if end is not None}
         found, stage, index, previous = [], 0, 0, None
         for call in sorted(self.calls, key=lambda c: self.order.index(c.name)):
             name = call.name
@@ -369,7 +404,7 @@ class _Trace:
         return found
 
     def _branch_end(self, call):
-        """Name of the layer that ends the residual branch, or None if ``call`` adds no branch.
+        """``(adds, end)``: whether ``call`` adds a branch, and the layer that ends it, if that is clear.
 
         Walks the gradient graph back from the block's output. A direct child is
         one step (from its output to its inputs); everything else met on the way
@@ -383,24 +418,21 @@ class _Trace:
                     producer.setdefault(node.node_ptr(), child)
         start = {n.node_ptr() for n in call.inputs}
 
-        def depth(node, seen):
-            """Most child calls on any path from ``node`` back to the block's input, -1 if none."""
+        depths = {}
+
+        def depth(node):
+            """Most elementary calls on any path from ``node`` back to the block's input, -1 if none."""
             address = node.node_ptr()
             if address in start:
                 return 0
-            if address in seen:
-                return seen[address]
-            seen[address] = -1
-            child = producer.get(address)
-            if child is not None:
-                below = [depth(n, seen) for n in child.inputs]
-                result = 1 + max(below) if below and max(below) >= 0 else -1
-            else:
-                result = max((depth(n, seen) for n in node.next_functions if n is not None), default=-1)
-            seen[address] = result
-            return result
+            if address not in depths:
+                depths[address] = -1
+                child = producer.get(address)
+                below = max(map(depth, child.inputs if child else _operands(node)), default=-1)
+                depths[address] = below + child.size if child and below >= 0 else below
+            return depths[address]
 
-        pending, visited, depths = list(call.outputs), set(), {}
+        adds, pending, visited = False, list(call.outputs), set()
         while pending:
             node = pending.pop(0)
             address = node.node_ptr()
@@ -411,20 +443,22 @@ class _Trace:
             if child is not None:
                 pending.extend(child.inputs)
                 continue
-            operands = [n for n in node.next_functions if n is not None]
+            operands = _operands(node)
             if node.name().startswith("AddGradNode") and len(operands) == 2:
-                long, short = sorted(operands, key=lambda n: depth(n, depths), reverse=True)
-                if depth(long, depths) > depth(short, depths) >= 0:
-                    return self._nearest_child(long, producer)
+                branch, shortcut = sorted(operands, key=depth, reverse=True)
+                if depth(shortcut) >= 0 and depth(branch) > 0:
+                    adds = True
+                    if depth(branch) > depth(shortcut):
+                        while branch.node_ptr() not in producer:  # a scale, for example
+                            branch = max(_operands(branch), key=depth)
+                        end = producer[branch.node_ptr()]
+                        return True, end.name if end.shape == call.shape else None
             pending.extend(operands)
-        return None
+        return adds, None
 
-    @staticmethod
-    def _nearest_child(node, producer):
-        while node is not None and node.node_ptr() not in producer:
-            operands = [n for n in node.next_functions if n is not None]
-            node = operands[0] if operands else None
-        return producer[node.node_ptr()].name if node is not None else None
+
+def _operands(node):
+    return [n for n in node.next_functions if n is not None]
 
 
 def _trace(model, input_shape):

@@ -92,9 +92,15 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
             f"{source} does not fit {type(network).__name__}: of {len(own)} tensors "
             f"{'; '.join(problems)}. Use the weights of this very network"
         )
-    fitting = {k: state[k] for k in own if k in state and k not in classifier}
+    fitting = {k: _as_dtype(state[k], own[k].dtype) for k in own if k in state and k not in classifier}
     network.set_state_dict(fitting)
     return LoadReport(len(fitting), tuple(attention), tuple(classifier))
+
+
+def _as_dtype(value, dtype):
+    """Half-precision checkpoints load into float32 networks, and the reverse."""
+    value = paddle.to_tensor(value)
+    return value.astype(dtype) if value.is_floating_point() else value
 
 
 def _some(items, limit=3):
@@ -104,18 +110,34 @@ def _some(items, limit=3):
 
 def save_file(value, path):
     """``paddle.save`` that replaces ``path`` in one step: it is never half written."""
-    directory = os.path.dirname(path) or "."
-    os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
-    os.close(handle)
+    save_files({path: value})
+
+
+def save_files(values):
+    """``paddle.save`` of several files that belong together, ``{path: value}``.
+
+    All are written under temporary names first, so a full disk changes nothing.
+    Then the last old file is removed, and the new ones get their names in order:
+    wherever the last one is, the others are of the same state.
+    """
+    paths, temporary = list(values), {}
     try:
-        paddle.save(value, temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        for path, value in values.items():
+            directory = os.path.dirname(path) or "."
+            os.makedirs(directory, exist_ok=True)
+            handle, temporary[path] = tempfile.mkstemp(dir=directory, suffix=".tmp")
+            os.close(handle)
+            paddle.save(value, temporary[path])
+            with open(temporary[path], "rb") as file:
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary[path], 0o666 & ~umask)
+        if len(paths) > 1 and os.path.exists(paths[-1]):
+            os.unlink(paths[-1])
+        for path in paths:
+            os.replace(temporary[path], path)
+            del temporary[path]
+    finally:
+        for left in temporary.values():
+            os.unlink(left)

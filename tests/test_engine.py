@@ -4,8 +4,8 @@ import copy
 import io
 import logging
 import math
+import os
 import pickle
-import random
 import re
 import tarfile
 
@@ -20,7 +20,7 @@ from paddle_attention.engine import ConfigError, Engine, check_config
 from paddle_attention.engine.losses import CELoss, CombinedLoss, MixCELoss
 from paddle_attention.engine.metrics import Meters
 from paddle_attention.engine.optim import build_optimizer
-from paddle_attention.weights import read_file, save_file
+from paddle_attention.weights import load_weights, read_file, save_file, save_files
 
 
 class Small(nn.Layer):
@@ -701,6 +701,46 @@ def test_meters_weigh_by_samples():
     assert meters.averages() == {}
 
 
+def test_files_that_belong_together(tmp_path, monkeypatch):
+    """Whatever moment a run dies at, the last file is there only with the others of its state."""
+    paths = [str(tmp_path / name) for name in ("w.pdparams", "w.pdopt", "w.pdstates")]
+    save_files({path: {"step": 1} for path in paths})
+    replace = os.replace
+    for survivors in range(3):
+        left = [survivors]
+
+        def die(source, target, left=left):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            save_files({path: {"step": 2} for path in paths})
+        monkeypatch.setattr(os, "replace", replace)
+        assert not os.path.exists(paths[-1])
+        save_files({path: {"step": 1} for path in paths})
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_half_precision_checkpoints_load(tmp_path):
+    network = Small()
+    state = {k: v.astype("float16") for k, v in network.state_dict().items()}
+    save_file(state, str(tmp_path / "half.pdparams"))
+    load_weights(network, str(tmp_path / "half"))
+    assert network.fc.weight.dtype == paddle.float32
+    assert np.array_equal(network.fc.weight.numpy(), state["fc.weight"].astype("float32").numpy())
+
+
+def test_best_model_of_an_average(config, tmp_path):
+    """With EMA the checkpoint holds the average, so the average's accuracy decides."""
+    config["EMA"] = {"decay": 0.9}
+    engine = train(config)
+    config["Global"]["pretrained_model"] = str(tmp_path / "best_model")
+    assert Engine(config, build_small, "eval").evaluate()["top1"] == engine.best["metric"]
+
+
 def test_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
     path = str(tmp_path / "a.pdparams")
     save_file({"a": paddle.ones([2])}, path)
@@ -719,13 +759,17 @@ def test_interrupted_save_keeps_the_old_file(tmp_path, monkeypatch):
     assert read_file(path)["a"].numpy().tolist() == [1, 1]
 
 
-def test_worker_randomness():
-    """Seeds reach Python's and NumPy's generators of the loading processes."""
-    from paddle_attention.engine.data import _SeedWorker
+def test_worker_randomness(config):
+    """Loading processes draw other numbers in every epoch, the same in every run of one seed."""
+    config["DataLoader"]["Train"]["loader"]["num_workers"] = 2
+    config["DataLoader"]["Train"]["sampler"]["shuffle"] = False
+    erase = {"RandomErasing": {"EPSILON": 1.0, "mode": "pixel"}}
+    config["DataLoader"]["Train"]["dataset"]["transform_ops"] += [erase]
 
-    _SeedWorker(5)(1)
-    first = random.random(), np.random.rand()
-    _SeedWorker(5)(2)
-    assert first != (random.random(), np.random.rand())
-    _SeedWorker(5)(1)
-    assert first == (random.random(), np.random.rand())
+    def epochs():
+        loader = Engine(copy.deepcopy(config), build_small, "train").train_loader
+        return [np.concatenate([batch[0].numpy() for batch in loader]) for _ in range(2)]
+
+    first, second = epochs()
+    assert not np.array_equal(first, second)
+    assert all(np.array_equal(a, b) for a, b in zip(epochs(), (first, second), strict=True))

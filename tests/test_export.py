@@ -85,6 +85,32 @@ def test_export_by_another_paddle_is_replaced_whole(tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.read_bytes() == b"old"]
 
 
+class Folds(nn.Layer):
+    """A re-parameterised layer whose folding loses what a hook adds to one of its parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.folded = nn.Linear(3, 4), nn.Linear(3, 4), None
+
+    def re_parameterize(self):
+        self.folded = nn.Linear(3, 4)
+        self.folded.weight.set_value(self.a.weight + self.b.weight)
+        self.folded.bias.set_value(self.a.bias + self.b.bias)
+
+    def forward(self, x):
+        x = x.mean([2, 3])
+        return self.a(x) + self.b(x) if self.folded is None else self.folded(x)
+
+
+def test_reparameterisation_is_checked_against_the_unfolded_network(tmp_path):
+    export_inference_model(Folds(), str(tmp_path), [3, 8, 8], report=lambda line: None)
+    model = Folds()
+    model.a.register_forward_post_hook(lambda layer, x, y: y * 2)
+    with pytest.raises(ExportError, match="differs from the live one"):
+        export_inference_model(model, str(tmp_path), [3, 8, 8], report=lambda line: None)
+    assert model.folded is None
+
+
 def test_relative_error_sees_through_the_softmax():
     """Also where the logits, as those of an untrained network, hardly differ."""
     random = np.random.RandomState(0)

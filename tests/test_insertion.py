@@ -276,10 +276,81 @@ class Inner(nn.Layer):
         return nn.functional.relu(y)
 
 
+class Scaled(nn.Layer):
+    """Layer scale: the branch's output is multiplied by a parameter that comes first."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2D(3, 3, 3, padding=1)
+        self.gamma = self.create_parameter([1, 3, 1, 1])
+
+    def forward(self, x):
+        return x + self.gamma * self.conv(x)
+
+
+class Transposed(nn.Layer):
+    """The branch ends in NHWC: no layer returns what is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2D(3, 3, 3, padding=1), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return x + self.fc(self.conv(x).transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
+
+
+def test_sync_batch_norm():
+    """Conversion replaces the layers that hold the attention, and must keep it in use."""
+    model = resnet18()
+    insert_attention(model, "SE")
+    keys = set(model.state_dict())
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert set(model.state_dict()) == keys
+    norm = model.layer1[0].bn2
+    assert isinstance(norm, nn.SyncBatchNorm)
+    calls = []
+    norm.attention.register_forward_pre_hook(lambda layer, x: calls.append(layer))
+    (hook,) = norm._forward_post_hooks.values()
+    hook(norm, None, paddle.ones([1, 64, 4, 4]))
+    assert calls == [norm.attention]
+    insert_attention(resnet18(), "SE")  # patched once, not over and over
+    assert nn.SyncBatchNorm.convert_sync_batchnorm.__func__.__code__.co_name == "convert_and_keep"
+
+
 def test_unusual_additions():
     assert describe_blocks(TwoInputsDeep()) == []
     blocks = describe_blocks(Wrapped())
     assert [(b.name, b.branch_end) for b in blocks] == [("block", "block.branch")]
+    blocks = describe_blocks(nn.Sequential(Scaled(), Scaled()))
+    assert [(b.name, b.branch_end) for b in blocks] == [("0", "0.conv"), ("1", "1.conv")]
+    assert describe_blocks(nn.Sequential(Transposed())) == []
+
+
+def test_unclear_branches_are_not_guessed(workspace):
+    """A downsampling block of as many calls on either side, among others that are clear."""
+
+    class Unclear(nn.Layer):
+        def __init__(self, down):
+            super().__init__()
+            self.branch = nn.Sequential(nn.Conv2D(3, 3, 3, padding=1), nn.BatchNorm2D(3))
+            self.short = nn.Sequential(nn.Conv2D(3, 3, 1), nn.BatchNorm2D(3)) if down else None
+
+        def forward(self, x):
+            return self.branch(x) + (x if self.short is None else self.short(x))
+
+    model = nn.Sequential(Unclear(True), Unclear(False))
+    assert [b.branch_end for b in describe_blocks(model)] == [None, "1.branch"]
+    with pytest.raises(ValueError, match="block '0' of Sequential adds something"):
+        insert_attention(model, {"name": "SE", "reduction": 1})
+    assert attentions(model) == []
+    insert_attention(model, {"name": "SE", "reduction": 1}, at="block")
+    # A downsampling shortcut of three layers; in a process of its own, as its parameters have fixed names.
+    code = (
+        "import paddle_attention.ppcls as bridge; from paddle_attention import describe_blocks; bridge.register(); bridge.init_logger();"
+        "import ppcls.arch; model = ppcls.arch.ResNeSt50_fast_1s1x64d();"
+        "print({b.branch_end.rpartition('.')[2] for b in describe_blocks(model)})"
+    )
+    assert workspace.run("-c", code).stdout.splitlines()[-1] == "{'conv3'}"
 
 
 class Nhwc(nn.Layer):

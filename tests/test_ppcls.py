@@ -121,6 +121,12 @@ class Forwards(Drops):
         super().__init__(**kwargs)
 
 
+class Picks(Drops):
+    def __init__(self, depth=1, **kwargs):
+        super().__init__(kwargs.pop("width", 1))
+        self.extra = kwargs["extra"] if "fast" in kwargs else None
+
+
 def test_accepted_arguments():
     def factory(pretrained=False, **kwargs):
         return Forwards(**kwargs)
@@ -130,6 +136,7 @@ def test_accepted_arguments():
 
     assert backbones.accepted_arguments(factory, Forwards) == {"pretrained", "height", "width"}
     assert backbones.accepted_arguments(factory, Drops) == {"pretrained", "width"}
+    assert backbones.accepted_arguments(factory, Picks) == {"pretrained", "depth", "width", "extra", "fast"}
     assert backbones.accepted_arguments(closed, Forwards) == {"pretrained"}
 
 

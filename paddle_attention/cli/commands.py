@@ -46,11 +46,12 @@ def do_infer(options):
 def do_export_model(options):
     """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
     from ..deploy import export_inference_model
-    from ..engine import ConfigError, check_config
+    from ..engine import ConfigError, check_config, move_class_num
     from ..weights import load_weights
 
     config = _load(options, "export")
-    check_config(config, "export")
+    check_config(config, "export", whole=options.paddleclas is None)
+    move_class_num(config)
     settings = config["Global"]
     if not settings.get("pretrained_model"):
         raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
@@ -77,7 +78,7 @@ def do_predict(options):
     )
 
     config = _load(options, "predict")
-    check_config(config, "predict")
+    check_config(config, "predict", whole=options.paddleclas is None)
     section, settings = config["Infer"], config.get("Global") or {}
     if not section.get("infer_imgs"):
         raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")

@@ -30,6 +30,7 @@ def main(command=None, arguments=None):
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if options.traceback:
             raise
+        sys.stdout.flush()  # so that the error is the last line, also of a redirected output
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -66,20 +66,20 @@ def export_inference_model(
         ExportError: if an error is above ``tolerance`` or not a number, or
             Paddle Inference cannot run the result; nothing is written then.
     """
+    live = _finish(copy.deepcopy(network), softmax)
     exported = copy.deepcopy(network)
     for layer in exported.sublayers(include_self=True):  # re-parameterised networks fold first
         if hasattr(layer, "re_parameterize") and not getattr(layer, "is_repped", False):
             layer.re_parameterize()
-    exported = _WithSoftmax(exported) if softmax else exported
-    exported.eval()
+    exported = _finish(exported, softmax)
     os.makedirs(directory, exist_ok=True)
     workdir = tempfile.mkdtemp(dir=directory, prefix=".export-")
     try:
         spec = InputSpec([None, *image_shape], "float32", "x")
-        static = paddle.jit.to_static(copy.deepcopy(exported), input_spec=[spec])
+        static = paddle.jit.to_static(exported, input_spec=[spec])
         paddle.jit.save(static, os.path.join(workdir, prefix))
         try:
-            errors = _compare(exported, workdir, prefix, image_shape, softmax, batch_sizes, report)
+            errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, report)
         except RuntimeError as error:
             raise ExportError(
                 f"Paddle Inference cannot run the exported network ({str(error).strip().splitlines()[-1]}); "
@@ -101,6 +101,12 @@ def export_inference_model(
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
     return errors
+
+
+def _finish(network, softmax):
+    network = _WithSoftmax(network) if softmax else network
+    network.eval()
+    return network
 
 
 def _compare(network, directory, prefix, image_shape, softmax, batch_sizes, report):

@@ -1,6 +1,7 @@
 """Checking of a PaddleClas YAML: what the embedded engine does not support is an error."""
 
 import inspect
+import logging
 
 from ..naming import did_you_mean
 
@@ -122,17 +123,20 @@ _REQUIRED = {
     "export": ("Arch", "Global.image_shape"),
     "predict": ("Infer.transforms", "Infer.PostProcess"),
 }
+_LOGGER = logging.getLogger("ppcls")
 _TYPE_NAMES = {int: "an integer", bool: "True or False", list: "a list", (int, float): "a number"}
 
 
-def check_config(config, mode):
+def check_config(config, mode, whole=True):
     """Raise :class:`ConfigError` for the first key or value that cannot be honoured.
 
     Args:
         config (dict): the parsed YAML.
         mode (str): ``'train'``, ``'eval'``, ``'infer'``, ``'export'`` or ``'predict'``.
+        whole (bool): check every key, not only that those are there that ``mode`` needs.
     """
-    _check_level(config, _KEYS, "")
+    if whole:
+        _check_level(config, _KEYS, "")
     for path in _REQUIRED[mode]:
         node = config
         for key in path.split("."):
@@ -146,6 +150,16 @@ def check_config(config, mode):
     seed = section.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise ConfigError(f"Global.seed: must be an integer, but got {seed!r}")
+
+
+def move_class_num(config):
+    """``Global.class_num`` is PaddleClas' old place for ``Arch.class_num``: move it there."""
+    settings, arch = config.get("Global") or {}, config["Arch"]
+    if "class_num" in settings:
+        if "class_num" in arch:
+            _LOGGER.warning("Global.class_num is ignored, Arch.class_num is used")
+        else:
+            arch["class_num"] = settings["class_num"]
 
 
 def _check_level(node, keys, path):

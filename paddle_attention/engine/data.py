@@ -1,7 +1,6 @@
 """Datasets, samplers and loaders under PaddleClas' names."""
 
 import os
-import random
 
 import numpy as np
 import paddle
@@ -151,18 +150,6 @@ def _loader_options(num_workers=0, use_shared_memory=True):
     return {"num_workers": num_workers, "use_shared_memory": use_shared_memory}
 
 
-class _SeedWorker:
-    """Gives every loading process its own random numbers, the same in every run of one seed."""
-
-    def __init__(self, seed):
-        self.seed = seed
-
-    def __call__(self, worker_id):
-        value = (self.seed + 1000 * paddle.distributed.get_rank() + worker_id) % 2**32
-        np.random.seed(value)
-        random.seed(value)
-
-
 class _MixBatch:
     """Collate function that applies batch operators to the stacked images and labels."""
 
@@ -176,14 +163,13 @@ class _MixBatch:
         return [images, labels]
 
 
-def build_loader(config, part, class_num=None, seed=None):
+def build_loader(config, part, class_num=None):
     """The ``paddle.io.DataLoader`` of ``DataLoader.<part>``.
 
     Args:
         config (dict): the parsed YAML.
         part (str): ``'Train'`` or ``'Eval'``.
         class_num (int, optional): for operators that mix labels.
-        seed (int, optional): seeds the loading processes.
 
     Raises:
         ConfigError: naming the key, for anything that cannot be honoured.
@@ -222,7 +208,6 @@ def build_loader(config, part, class_num=None, seed=None):
         collate,
         batch_sampler=batch_sampler,
         return_list=True,
-        worker_init_fn=None if seed is None else _SeedWorker(seed),
         **loader,
     )
 

@@ -15,9 +15,9 @@ import paddle
 from paddle.static import InputSpec
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..weights import load_weights, read_file, read_state_dict, save_file, set_weights
+from ..weights import load_weights, read_file, read_state_dict, save_files, set_weights
 from .callbacks import EpochEnd, Log, MovingAverage, StepSchedule, format_values
-from .config import ConfigError, check_config
+from .config import ConfigError, check_config, move_class_num
 from .data import build_loader, mixes_labels
 from .infer import TopkPostProcess, list_images, read_batches
 from .losses import CombinedLoss
@@ -58,7 +58,7 @@ class Engine:
             paddle.seed(self.seed)
             np.random.seed(self.seed % 2**32)
             random.seed(self.seed)
-        self._move_class_num()
+        move_class_num(config)
         self.class_num = config["Arch"].get("class_num")
         self.evaluates = mode == "eval" or (mode == "train" and self.settings.get("eval_during_train", True))
         self.update_freq = self.settings.get("update_freq") or 1
@@ -82,18 +82,10 @@ class Engine:
             )
         paddle.set_device(device)
 
-    def _move_class_num(self):
-        """``Global.class_num`` is PaddleClas' old place for ``Arch.class_num``."""
-        if "class_num" in self.settings:
-            if "class_num" in self.config["Arch"]:
-                logger.warning("Global.class_num is ignored, Arch.class_num is used")
-            else:
-                self.config["Arch"]["class_num"] = self.settings["class_num"]
-
     def _build_data(self):
         self.train_loader = self.eval_loader = None
         if self.mode == "train":
-            self.train_loader = build_loader(self.config, "Train", self.class_num, self.seed)
+            self.train_loader = build_loader(self.config, "Train", self.class_num)
             if len(self.train_loader) < self.update_freq:
                 raise ConfigError(
                     f"Global.update_freq: {self.update_freq} is more than the {len(self.train_loader)} "
@@ -153,10 +145,10 @@ class Engine:
             self.optimizer, self.schedule = build_optimizer(
                 self.config, self.network, self.settings["epochs"], self.steps // self.update_freq
             )
-            if self.config.get("EMA"):
-                self.average = copy.deepcopy(self.network)
-                self.average.eval()
-        self.model = paddle.Model(self.network, inputs, labels)
+        self.model = paddle.Model(self.network, inputs, labels)  # gives all processes the same weights
+        if self.mode == "train" and self.config.get("EMA"):
+            self.average = copy.deepcopy(self.network)
+            self.average.eval()
         if use_amp and level == "O2" and self.mode == "train" and paddle.is_compiled_with_cuda():
             # paddle.Model would do this in prepare(), but then save half-precision checkpoints.
             paddle.amp.decorate(self.network, self.optimizer, level="O2", save_dtype="float32")
@@ -240,19 +232,18 @@ class Engine:
         accuracy = 0.0
         if self.evaluates and epoch % (self.settings.get("eval_interval") or 1) == 0:
             accuracy = self._evaluate(epoch)
-            candidates = [accuracy]
-            if self.average is not None:
+            saved = accuracy
+            if self.average is not None:  # which is what the checkpoint holds
                 self.model.network = self.average
                 try:
-                    candidates.append(self._evaluate(epoch))
+                    saved = self._evaluate(epoch)
                 finally:
                     self.model.network = self.network
-                self.best_average = max(self.best_average, candidates[1])
-                logger.info(f"[Eval][Epoch {epoch}][best metric ema: {self.best_average}]")
-            if max(candidates) >= self.best["metric"]:
-                self.best = {"metric": max(candidates), "epoch": epoch}
+            if saved >= self.best["metric"]:
+                self.best = {"metric": saved, "epoch": epoch}
                 self._save("best_model", self.best)
-            logger.info(f"[Eval][Epoch {epoch}][best metric: {self.best['metric']}]")
+            kind = "best metric" if self.average is None else "best metric ema"
+            logger.info(f"[Eval][Epoch {epoch}][{kind}: {self.best['metric']}]")
             if self.writer is not None:
                 self.writer.add_scalar(tag="eval_acc", step=epoch, value=accuracy)
         info = {"metric": accuracy, "epoch": epoch}
@@ -268,17 +259,16 @@ class Engine:
             return
         prefix = os.path.join(self.output_dir, name)
         if self.average is not None:  # as in PaddleClas: the average is the model
-            save_file(self.network.state_dict(), prefix + ".pdema")
-            save_file(self.average.state_dict(), prefix + ".pdparams")
+            files = {".pdema": self.network.state_dict(), ".pdparams": self.average.state_dict()}
         else:
-            save_file(self.network.state_dict(), prefix + ".pdparams")
-        save_file(self.optimizer.state_dict(), prefix + ".pdopt")
-        save_file(info, prefix + ".pdstates")
+            files = {".pdparams": self.network.state_dict()}
+        files |= {".pdopt": self.optimizer.state_dict(), ".pdstates": info}
+        save_files({prefix + ending: value for ending, value in files.items()})
         logger.info(f"Already save model in {prefix}")
 
     def _resume(self):
         """Restore ``Global.checkpoints``; returns the epoch it was written after, or 0."""
-        self.best, self.best_average = {"metric": -1.0, "epoch": 0}, -1.0
+        self.best = {"metric": -1.0, "epoch": 0}
         prefix = self.settings.get("checkpoints")
         if prefix is None:
             return 0
@@ -291,7 +281,7 @@ class Engine:
         set_weights(self.network, weights, prefix)
         self.optimizer.set_state_dict(optimizer[0] if isinstance(optimizer, list) else optimizer)
         epoch = states["epoch"]
-        best = os.path.join(os.path.dirname(prefix), "best_model.pdstates")
+        best = os.path.join(self.output_dir, "best_model.pdstates")
         if os.path.isfile(best):
             self.best = {**read_file(best)}
             self.best["metric"] = float(self.best["metric"])

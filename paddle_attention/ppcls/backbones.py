@@ -116,7 +116,8 @@ def accepted_arguments(factory, network_class):
 
     Most factories take ``**kwargs`` and hand them to the class, and many
     classes take ``**kwargs`` and drop them. A ``**kwargs`` that the function
-    body never reads accepts nothing here.
+    body never reads accepts nothing here, and one that it only picks names from
+    accepts those.
     """
     names = set()
     chain = [factory, *(c.__init__ for c in network_class.__mro__ if "__init__" in vars(c))]
@@ -128,7 +129,9 @@ def accepted_arguments(factory, network_class):
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         names |= {p.name for p in parameters if p.kind in named}
         rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
-        if rest is None or not _reads(function, rest):
+        handed_on, picked = (False, set()) if rest is None else _uses(function, rest)
+        names |= picked
+        if not handed_on:
             break
         if function is not factory:  # TheseusLayer.__init__ hands its arguments to init_net
             init_net = getattr(network_class, "init_net", None)
@@ -137,12 +140,29 @@ def accepted_arguments(factory, network_class):
     return names - {"self", "args", "kwargs", "cls"}
 
 
-def _reads(function, name):
+def _uses(function, name):
+    """How the dict ``name`` is used in ``function``: ``(handed on whole, keys picked by name)``."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError):
-        return True
-    return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree))
+        return True, set()
+
+    def is_it(node):
+        return isinstance(node, ast.Name) and node.id == name
+
+    picked, accounted = set(), 0
+    for node in ast.walk(tree):
+        key = None
+        if isinstance(node, ast.Subscript) and is_it(node.value):
+            key = node.slice
+        elif isinstance(node, ast.Compare) and any(is_it(c) for c in node.comparators):
+            key = node.left
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_it(node.func.value):
+            key = node.args[0] if node.args else None
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            picked.add(key.value)
+            accounted += 1
+    return sum(map(is_it, ast.walk(tree))) > accounted, picked
 
 
 def _load_backbone_weights(network, path):
