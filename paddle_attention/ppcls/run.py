@@ -44,15 +44,27 @@ def _checkout(script):
 
 
 def _repair_predictor():
-    """Let ``deploy/python/predict_cls.py`` run on Paddle 3.
+    """Let ``deploy/python/predict_cls.py`` of PaddleClas HEAD run.
 
     It always asks for memory optimisation, and Paddle 3 built for CPU then fails
-    to create a predictor, because it has no such pass.
+    to create a predictor, because it has no such pass. And it opens a model by
+    directory and prefix, which Paddle 2.6 takes for two files.
     """
-    if not paddle.is_compiled_with_cuda() and int(paddle.__version__.split(".")[0]) >= 3:
-        from paddle.inference import Config
+    from paddle import inference
 
-        Config.enable_memory_optim = lambda config, enable=True: None
+    if int(paddle.__version__.split(".")[0]) >= 3:
+        if not paddle.is_compiled_with_cuda():
+            inference.Config.enable_memory_optim = lambda config, enable=True: None
+        return
+
+    class Config(inference.Config):
+        def __init__(self, *paths):
+            if len(paths) == 2 and os.path.isdir(paths[0]):
+                prefix = os.path.join(*paths)
+                paths = (prefix + ".pdmodel", prefix + ".pdiparams")
+            super().__init__(*paths)
+
+    inference.Config = Config
 
 
 def _repair_distributed_evaluation():
