@@ -41,6 +41,12 @@ def test_structure_is_found(arch, model, stages, branch_end, last, channels):
     assert (blocks[-1].name, blocks[-1].channels) == (last, channels)
 
 
+def test_dilated_stages(arch):
+    """An output stride of 8 keeps the resolution of the last stages; they are told by their channels."""
+    blocks = describe_blocks(arch.ResNet50(stride_list=[2, 2, 2, 1, 1]))
+    assert [sum(b.stage == s for b in blocks) for s in (1, 2, 3, 4)] == [3, 4, 6, 3]
+
+
 # at and selectors, the layers that must get attention in resnet18
 PLACEMENTS = [
     ({"at": "residual"}, [f"layer{s}.{b}.bn2" for s in (1, 2, 3, 4) for b in (0, 1)]),
