@@ -380,14 +380,14 @@ class _Trace:
         return self._blocks
 
     def _find_blocks(self):
-        ends = {}  # name to branch end; None where there is an addition, but no clear branch
+        ends, classes = {}, set()
         for call in self.calls:
             if call.name and len(call.shape) == 4 and ends.get(call.name) is None:
-                adds, end = self._branch_end(call)
+                adds, clear, end = self._branch_end(call)
                 if adds:
-                    ends[call.name] = end
-        # Two branches of equal depth make no residual block, unless others of its class are.
-        classes = {type(self.layers[name]) for name, end in ends.items() if end is not None}
+                    ends[call.name] = end  # None where there is an addition, but no layer ends the branch
+                if clear:
+                    classes.add(type(self.layers[call.name]))
         found, stage, index, previous = [], 0, 0, None
         for call in sorted(self.calls, key=lambda c: self.order.index(c.name)):
             name = call.name
@@ -404,7 +404,11 @@ class _Trace:
         return found
 
     def _branch_end(self, call):
-        """``(adds, end)``: whether ``call`` adds a branch, and the layer that ends it, if that is clear.
+        """``(adds, clear, end)`` of a call.
+
+        ``adds``: it adds two paths from its input. ``clear``: one of them is deeper,
+        so it is a residual block; two paths of equal depth make one only if others
+        of its class are. ``end``: the layer that returns the deeper path's end.
 
         Walks the gradient graph back from the block's output. A direct child is
         one step (from its output to its inputs); everything else met on the way
@@ -452,9 +456,9 @@ class _Trace:
                         while branch.node_ptr() not in producer:  # a scale, for example
                             branch = max(_operands(branch), key=depth)
                         end = producer[branch.node_ptr()]
-                        return True, end.name if end.shape == call.shape else None
+                        return True, True, end.name if end.shape == call.shape else None
             pending.extend(operands)
-        return adds, None
+        return adds, False, None
 
 
 def _operands(node):

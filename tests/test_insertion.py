@@ -329,7 +329,8 @@ def test_unusual_additions():
     assert [(b.name, b.branch_end) for b in blocks] == [("block", "block.branch")]
     blocks = describe_blocks(nn.Sequential(Scaled(), Scaled()))
     assert [(b.name, b.branch_end) for b in blocks] == [("0", "0.conv"), ("1", "1.conv")]
-    assert describe_blocks(nn.Sequential(Transposed())) == []
+    blocks = describe_blocks(nn.Sequential(Transposed(), Transposed()))
+    assert [(b.name, b.branch_end) for b in blocks] == [("0", None), ("1", None)]
 
 
 def test_unclear_branches_are_not_guessed(workspace):
