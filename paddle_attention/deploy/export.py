@@ -76,7 +76,7 @@ def export_inference_model(
     workdir = tempfile.mkdtemp(dir=directory, prefix=".export-")
     try:
         spec = InputSpec([None, *image_shape], "float32", "x")
-        static = paddle.jit.to_static(exported, input_spec=[spec])
+        static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
         paddle.jit.save(static, os.path.join(workdir, prefix))
         try:
             errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, report)

@@ -135,7 +135,7 @@ class Engine:
         shape = [None, *(self.settings.get("image_shape") or [3, None, None])]
         inputs, labels = [InputSpec(shape, "float32", "x")], [InputSpec([None, 1], "int64", "label")]
         if self.settings.get("to_static"):
-            self.network = paddle.jit.to_static(self.network, input_spec=inputs)
+            self.network = paddle.jit.to_static(self.network, input_spec=inputs, full_graph=True)
         # PaddleClas evaluates in half precision only on request, and always after O2.
         half_eval = use_amp and (amp.get("use_fp16_test", False) or level == "O2")
         self._eval_precision = (
