@@ -562,6 +562,9 @@ SCHEDULES = [
         lambda t: t / 5 if t < 5 else (1 - (t - 5) / 45) ** 2,
     ),
     ({"name": "ConstLR", "learning_rate": 0.3, "warmup_epoch": 1}, lambda t: 0.3 * min(t / 5, 1)),
+    # nothing follows the warm-up
+    ({"name": "Cosine", "learning_rate": 0.4, "warmup_epoch": 10}, lambda t: 0.4 * t / 50),
+    ({"name": "Linear", "learning_rate": 0.4, "warmup_epoch": 12}, lambda t: 0.4 * t / 50),
 ]
 
 

@@ -29,8 +29,7 @@ class Meters(paddle.metric.Metric):
 
     Args:
         losses (dict): mode to :class:`CombinedLoss` or None.
-        topk (dict): mode to the list of ``k``.
-        class_num (int, optional): a top-k accuracy with ``k > class_num`` is 1.
+        topk (dict): mode to the list of ``k``; an accuracy with more ``k`` than classes is 1.
     """
 
     def __init__(self, losses, topk):

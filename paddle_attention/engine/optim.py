@@ -21,6 +21,12 @@ class _Schedule:
         self.main = (epochs - warmup_epoch) * self.unit
         self.warmup_start_lr, self.by_epoch = warmup_start_lr, by_epoch
 
+    def decay(self, peak, kind, *arguments):
+        """``kind`` from ``peak`` over all that follows the warm-up; constant where nothing follows."""
+        if self.main <= 0:
+            return self.finish(_Constant(peak), peak)
+        return self.finish(kind(peak, self.main, *arguments), peak)
+
     def finish(self, schedule, peak):
         if self.warmup > 0:
             schedule = lr_module.LinearWarmup(schedule, self.warmup, self.warmup_start_lr, peak)
@@ -43,9 +49,7 @@ def _cosine(
     by_epoch=False,
 ):
     plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
-    if plan.main <= 0:
-        return plan.finish(_Constant(learning_rate), learning_rate)
-    return plan.finish(lr_module.CosineAnnealingDecay(learning_rate, plan.main, eta_min), learning_rate)
+    return plan.decay(learning_rate, lr_module.CosineAnnealingDecay, eta_min)
 
 
 def _linear(
@@ -60,10 +64,7 @@ def _linear(
     by_epoch=False,
 ):
     plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
-    if plan.main <= 0:
-        return plan.finish(_Constant(learning_rate), learning_rate)
-    decay = lr_module.PolynomialDecay(learning_rate, plan.main, end_lr, power, cycle)
-    return plan.finish(decay, learning_rate)
+    return plan.decay(learning_rate, lr_module.PolynomialDecay, end_lr, power, cycle)
 
 
 def _step(
