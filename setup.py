@@ -17,7 +17,7 @@ CPU = ["paddlepaddle==3.3.1"]
 CPU_2_6 = ["paddlepaddle==2.6.2", *PADDLE_2_6]
 GPU = ["paddlepaddle-gpu==2.6.2", *PADDLE_2_6]
 PPCLS = ["paddleclas==2.6.0", "visualdl"]
-TEST = ["pytest", "ruff==0.17.6"]
+TEST = ["pytest>=9", "ruff==0.17.6"]
 
 setup(
     name="paddle_attention",

@@ -150,6 +150,13 @@ def _loader_options(num_workers=0, use_shared_memory=True):
     return {"num_workers": num_workers, "use_shared_memory": use_shared_memory}
 
 
+def _start_worker(worker_id):
+    """OpenCV's thread pool does not survive the fork that starts a loading process."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
 class _MixBatch:
     """Collate function that applies batch operators to the stacked images and labels."""
 
@@ -206,6 +213,7 @@ def build_loader(config, part, class_num=None):
     return _Loader(
         dataset,
         collate,
+        worker_init_fn=_start_worker,
         batch_sampler=batch_sampler,
         return_list=True,
         **loader,
