@@ -11,40 +11,31 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-_EXPORTS = {
-    "SEBlock": "layers",
-    "CBAM": "layers",
-    "ChannelAttention": "layers",
-    "SpatialAttention": "layers",
-    "register_attention": "registry",
-    "build_attention": "registry",
-    "list_attentions": "registry",
-    "get_attention": "registry",
-    "insert_attention": "insertion",
-    "describe_blocks": "insertion",
-    "list_networks": "networks",
+_NAMES = {
+    "layers": """
+        ASPOC BAM BaseOC CAM CBAM ChannelAttention CoordAttention CrissCrossAttention DAHead
+        DoubleAttention ECA EMAU ExternalAttention FcaLayer GCBlock GCT GatherExcite HardAttention
+        MultiHeadAttention MultiScaleNet NonLocal1D NonLocal2D NonLocal3D ObjectContextBlock PAM PSA
+        PSAModule PolarizedSelfAttention PositionalEncoding PyramidOC RCCA SEBlock SGE SKBottleneck
+        SKConv ScaleAttention SelfAttention2D ShuffleAttention SimAM SimplifiedNonLocal
+        SpatialAttention SpatialTransformer SplitAttention SqueezeAttention TransformerDecoderLayer
+        TransformerEncoderLayer TripletAttention psa_mask scSE
+    """,
+    "registry": "build_attention get_attention list_attentions register_attention",
+    "insertion": "describe_blocks insert_attention",
+    "networks": "list_networks",
+    "torch_weights": "load_torch_weights",
 }
+_EXPORTS = {name: module for module, names in _NAMES.items() for name in names.split()}
 
-__all__ = [
-    "CBAM",
-    "ChannelAttention",
-    "SEBlock",
-    "SpatialAttention",
-    "__version__",
-    "build_attention",
-    "describe_blocks",
-    "get_attention",
-    "insert_attention",
-    "list_attentions",
-    "list_networks",
-    "register_attention",
-]
+__all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from .insertion import describe_blocks, insert_attention
-    from .layers import CBAM, ChannelAttention, SEBlock, SpatialAttention
+    from .layers import *  # noqa: F403
     from .networks import list_networks
     from .registry import build_attention, get_attention, list_attentions, register_attention
+    from .torch_weights import load_torch_weights
 
 
 def __getattr__(name):

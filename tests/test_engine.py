@@ -301,7 +301,6 @@ VARIANTS = [
     {"AMP": {"use_amp": True, "level": "O1", "scale_loss": 128.0, "use_dynamic_loss_scaling": True}},
     {"AMP": {"use_amp": True, "level": "O2", "scale_loss": 128.0, "use_fp16_test": True}},
     {"Global.to_static": True},
-    {"DataLoader.Train.loader.num_workers": 2},
     {"Global.eval_during_train": False},
     {"Global.class_num": 10},
     {"DataLoader.Train.dataset.batch_transform_ops": [{"MixupOperator": {"alpha": 0.5}}]},

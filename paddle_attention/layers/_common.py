@@ -1,21 +1,28 @@
-"""What every plug-in layer shares: argument checks and the fluid initialiser."""
+"""What the layers share: argument checks, convolutions with a chosen start, precision, shapes."""
 
+import contextlib
 import math
 
 import paddle
 from paddle import nn
 
+HALF = (paddle.float16, paddle.bfloat16)
 
-def check_feature_map(layer_name, x, channels):
-    """Raise ValueError unless ``x`` is a ``[N, channels, H, W]`` tensor.
+
+# --- checks ------------------------------------------------------------------------------
+
+
+def check_feature_map(layer_name, x, channels, rank=4):
+    """Raise ValueError unless ``x`` is ``[N, channels, ...]`` with ``rank`` axes.
 
     In a static graph an axis of unknown size is -1 and passes.
     """
     shape = list(x.shape)
-    if len(shape) != 4:
+    if len(shape) != rank:
+        axes = ", ".join(["N", "C", "D", "H", "W"][:2] + ["D", "H", "W"][5 - rank :])
         raise ValueError(
-            f"{layer_name} takes a 4-D feature map [N, C, H, W], but got shape {shape} "
-            f"({len(shape)}-D); reshape the input to 4-D first"
+            f"{layer_name} takes a {rank}-D feature map [{axes}], but got shape {shape} "
+            f"({len(shape)}-D); reshape the input to {rank}-D first"
         )
     if shape[1] not in (-1, channels):
         raise ValueError(
@@ -31,6 +38,34 @@ def check_positive_int(layer_name, **values):
             raise ValueError(f"{layer_name}: {name} must be a positive integer, but got {value!r}")
 
 
+def check_odd(layer_name, name, value):
+    """Raise ValueError unless the kernel size ``value`` is odd and so can keep H and W."""
+    check_positive_int(layer_name, **{name: value})
+    if value % 2 == 0:
+        raise ValueError(
+            f"{layer_name}: {name} must be odd to keep the size, but got {value}; "
+            f"use {value - 1} or {value + 1}"
+        )
+
+
+def check_choice(layer_name, name, value, choices):
+    """Raise ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{layer_name}: {name} must be one of {sorted(choices)}, but got {value!r}")
+
+
+def check_divides(layer_name, channels, **parts):
+    """Raise ValueError unless every one of ``parts`` divides ``channels``."""
+    check_positive_int(layer_name, channels=channels, **parts)
+    for name, value in parts.items():
+        if channels % value:
+            near = [d for d in range(1, channels + 1) if channels % d == 0]
+            near = min(near, key=lambda d: abs(d - value))
+            raise ValueError(
+                f"{layer_name}: channels={channels} is not divisible by {name}={value}; try {name}={near}"
+            )
+
+
 def hidden_width(layer_name, channels, reduction, hidden_channels=None):
     """Width of the bottleneck: ``hidden_channels`` if given, else ``channels // reduction``."""
     check_positive_int(layer_name, channels=channels)
@@ -41,9 +76,17 @@ def hidden_width(layer_name, channels, reduction, hidden_channels=None):
     if reduction > channels:
         raise ValueError(
             f"{layer_name}: channels={channels} // reduction={reduction} leaves no hidden channel; "
-            f"choose reduction <= {channels} or give hidden_channels"
+            f"choose reduction <= {channels}"
         )
     return channels // reduction
+
+
+# --- layers with a chosen start ----------------------------------------------------------
+
+
+def constant(value):
+    """Parameter attribute: start from ``value``."""
+    return paddle.ParamAttr(initializer=nn.initializer.Constant(value))
 
 
 def fan_in_uniform(fan_in):
@@ -62,5 +105,90 @@ def pointwise(in_channels, out_channels, bias):
         out_channels,
         kernel_size=1,
         weight_attr=paddle.ParamAttr(initializer=fan_in_uniform(in_channels)),
-        bias_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0)) if bias else False,
+        bias_attr=constant(0.0) if bias else False,
     )
+
+
+def conv(in_channels, out_channels, kernel_size=1, bias=True, cls=nn.Conv2D, zero=False, **options):
+    """A convolution whose weights and bias start as in the authors' PyTorch.
+
+    There the default is Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both.
+    ``zero`` starts both from 0 instead.
+    """
+    rank = {nn.Conv1D: 1, nn.Conv2D: 2, nn.Conv3D: 3}[cls]
+    sizes = [kernel_size] * rank if isinstance(kernel_size, int) else list(kernel_size)
+    fan_in = in_channels // options.get("groups", 1) * math.prod(sizes)
+    initializer = nn.initializer.Constant(0.0) if zero else fan_in_uniform(fan_in)
+    return cls(
+        in_channels,
+        out_channels,
+        kernel_size,
+        weight_attr=paddle.ParamAttr(initializer=initializer),
+        bias_attr=paddle.ParamAttr(initializer=initializer) if bias else False,
+        **options,
+    )
+
+
+def batch_norm(channels, momentum=0.1, cls=nn.BatchNorm2D, zero=False):
+    """Batch normalisation; ``momentum`` is the weight of the new value, as in PyTorch."""
+    return cls(
+        channels,
+        momentum=1.0 - momentum,
+        epsilon=1e-5,
+        weight_attr=constant(0.0 if zero else 1.0),
+        bias_attr=constant(0.0),
+    )
+
+
+def start_from_zero(*parameters):
+    """Set ``parameters`` (None is skipped) to 0, for a gate of 2 * sigmoid(0) = 1."""
+    for parameter in parameters:
+        if parameter is not None:
+            nn.initializer.Constant(0.0)(parameter)
+
+
+# --- precision ---------------------------------------------------------------------------
+
+
+def full_precision():
+    """Context in which automatic mixed precision is off.
+
+    For energies, softmax and sums of squares, which overflow or lose too much in half precision.
+    """
+    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else contextlib.nullcontext()
+
+
+def widen(x):
+    """``x`` in float32 if it is half precision, else ``x`` itself."""
+    return x.astype("float32") if x.dtype in HALF else x
+
+
+# --- shapes ------------------------------------------------------------------------------
+
+
+def is_deployed(layer):
+    """Whether ``layer`` is being traced for inference, where only the forward pass matters."""
+    return not layer.training and not paddle.in_dynamic_mode()
+
+
+def size_of(x, axes):
+    """Sizes of ``x`` along ``axes``, as integers, or as tensors where a static graph does not know them."""
+    known = [x.shape[axis] for axis in axes]
+    if paddle.in_dynamic_mode() or all(isinstance(n, int) and n >= 0 for n in known):
+        return known
+    shape = paddle.shape(x)
+    return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes, strict=True)]
+
+
+def unflatten_like(y, x):
+    """``[N, C, L] -> [N, C, *x.shape[2:]]``: give flattened positions the spatial axes of ``x``."""
+    return y.reshape([0, y.shape[1], *size_of(x, range(2, len(x.shape)))])
+
+
+def spread(gate, x):
+    """A ``[N, C, 1, 1]`` gate on the positions of ``x``.
+
+    The deployed network multiplies two maps of one layout quickly, and a
+    ``[N, C, 1, 1]`` by a ``[N, 1, H, W]`` slowly.
+    """
+    return gate.expand([-1, -1, *size_of(x, (2, 3))])

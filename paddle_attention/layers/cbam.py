@@ -15,15 +15,23 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_feature_map, check_positive_int, hidden_width, pointwise
+from ._common import (
+    HALF,
+    check_feature_map,
+    check_odd,
+    check_positive_int,
+    hidden_width,
+    is_deployed,
+    pointwise,
+    start_from_zero,
+)
 
 POOL_TYPES = ("avg", "max")
-_HALF = (paddle.float16, paddle.bfloat16)
 
 
 def max_over_channels(x):
     """``[N, C, H, W] -> [N, 1, H, W]`` maximum, with a backward of O(numel)."""
-    if x.dtype in _HALF:  # not every device has half-precision kernels; the cast is exact both ways
+    if x.dtype in HALF:  # not every device has half-precision kernels; the cast is exact both ways
         return max_over_channels(x.astype("float32")).astype(x.dtype)
     return paddle.take_along_axis(x, paddle.argmax(x, axis=1, keepdim=True), axis=1)
 
@@ -43,10 +51,6 @@ def max_over_pixels_deployed(x):
     return paddle.max(x.flatten(2), axis=-1, keepdim=True).unsqueeze(-1)
 
 
-def _is_deployed(layer):
-    return not layer.training and not paddle.in_dynamic_mode()
-
-
 class ChannelAttention(nn.Layer):
     r"""CBAM's channel gate: one shared MLP on the average- and the max-pooled map.
 
@@ -62,6 +66,8 @@ class ChannelAttention(nn.Layer):
         pool_types (sequence of str): ``('avg', 'max')`` or one of the two.
         bias (bool): biases in both layers of the MLP, as in the authors' code.
         hidden_channels (int, optional): the hidden width itself.
+        identity_init (bool): start as the identity: every gate is doubled and its
+            last layer starts from 0, so all weights start at 1.
 
     Shape:
         ``[N, channels, H, W]`` in, the same out.
@@ -71,7 +77,17 @@ class ChannelAttention(nn.Layer):
             hidden channel, or an input that is not ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=16, pool_types=POOL_TYPES, bias=True, hidden_channels=None):
+    TORCH_KEYS = {"authors": {"fc1": "mlp.1", "fc2": "mlp.3"}, "timm": {}}
+
+    def __init__(
+        self,
+        channels,
+        reduction=16,
+        pool_types=POOL_TYPES,
+        bias=True,
+        hidden_channels=None,
+        identity_init=False,
+    ):
         super().__init__()
         hidden = hidden_width("ChannelAttention", channels, reduction, hidden_channels)
         pool_types = (pool_types,) if isinstance(pool_types, str) else tuple(pool_types)
@@ -85,19 +101,26 @@ class ChannelAttention(nn.Layer):
         self.fc1 = pointwise(channels, hidden, bias)
         self.relu = nn.ReLU()
         self.fc2 = pointwise(hidden, channels, bias)
+        self.identity_init = identity_init
+        if identity_init:
+            start_from_zero(self.fc2.weight, self.fc2.bias)
 
     def _pool(self, x, pool_type):
         if pool_type == "avg":
             return self.avg_pool(x)
-        return max_over_pixels_deployed(x) if _is_deployed(self) else max_over_pixels(x)
+        return max_over_pixels_deployed(x) if is_deployed(self) else max_over_pixels(x)
 
     def gate(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1]."""
+        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         logits = None
         for pool_type in self.pool_types:
             branch = self.fc2(self.relu(self.fc1(self._pool(x, pool_type))))
             logits = branch if logits is None else logits + branch
-        return F.sigmoid(logits)
+        return 2.0 * F.sigmoid(logits) if self.identity_init else F.sigmoid(logits)
+
+    def attention_maps(self, x):
+        """The channel weights, ``[N, channels, 1, 1]``."""
+        return self.gate(x)
 
     def forward(self, x):
         check_feature_map("ChannelAttention", x, self.channels)
@@ -123,6 +146,8 @@ class SpatialAttention(nn.Layer):
         kernel_size (int): odd size of the convolution.
         bn (bool): batch normalisation after the convolution, as in the authors'
             code (eps 1e-5, running statistics updated by 0.01 a step).
+        identity_init (bool): start as the identity: every gate is doubled and its
+            last layer starts from 0, so all weights start at 1.
 
     Shape:
         ``[N, channels, H, W]`` in, the same out.
@@ -132,22 +157,27 @@ class SpatialAttention(nn.Layer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, kernel_size=7, bn=True):
+    TORCH_KEYS = {
+        "authors": {"conv": "spatial.conv", "bn": "spatial.bn"},
+        # timm's maps are in the order [mean, max]
+        "timm": {"conv": ("conv.conv", lambda w: w[:, ::-1]), "bn": "conv.bn"},
+    }
+
+    def __init__(self, channels, kernel_size=7, bn=True, identity_init=False):
         super().__init__()
-        check_positive_int("SpatialAttention", channels=channels, kernel_size=kernel_size)
-        if kernel_size % 2 == 0:
-            raise ValueError(
-                f"SpatialAttention: kernel_size must be odd to keep H and W, but got {kernel_size}; "
-                f"use {kernel_size - 1} or {kernel_size + 1}"
-            )
+        check_positive_int("SpatialAttention", channels=channels)
+        check_odd("SpatialAttention", "kernel_size", kernel_size)
         self.channels = channels
         self.conv = nn.Conv2D(2, 1, kernel_size, padding=kernel_size // 2, bias_attr=False)
         # Paddle's momentum is the weight of the old value: 1 - PyTorch's 0.01.
         self.bn = nn.BatchNorm2D(1, momentum=0.99, epsilon=1e-5) if bn else None
+        self.identity_init = identity_init
+        if identity_init:
+            start_from_zero(self.bn.weight if bn else self.conv.weight)
 
     def pool(self, x):
         """Per-pixel [max, mean] over channels, ``[N, 2, H, W]``."""
-        if _is_deployed(self):
+        if is_deployed(self):
             # A 1x1 convolution stays in the accelerated layout; mean(axis=1) does not.
             weight = paddle.full([1, self.channels, 1, 1], 1.0 / self.channels, dtype=x.dtype)
             maps = [max_over_channels_deployed(x), F.conv2d(x, weight)]
@@ -156,11 +186,15 @@ class SpatialAttention(nn.Layer):
         return paddle.concat(maps, axis=1)
 
     def gate(self, x):
-        """The pixel weights, ``[N, 1, H, W]``, each in [0, 1]."""
+        """The pixel weights, ``[N, 1, H, W]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         logits = self.conv(self.pool(x))
         if self.bn is not None:
             logits = self.bn(logits)
-        return F.sigmoid(logits)
+        return 2.0 * F.sigmoid(logits) if self.identity_init else F.sigmoid(logits)
+
+    def attention_maps(self, x):
+        """The pixel weights, ``[N, 1, H, W]``."""
+        return self.gate(x)
 
     def forward(self, x):
         check_feature_map("SpatialAttention", x, self.channels)
@@ -189,6 +223,8 @@ class CBAM(nn.Layer):
         bias (bool): biases in the MLP of the channel gate.
         hidden_channels (int, optional): hidden width of that MLP, instead of
             ``channels // reduction``.
+        identity_init (bool): start as the identity: every gate is doubled and its
+            last layer starts from 0, so all weights start at 1.
 
     Shape:
         ``[N, channels, H, W]`` in, the same out.
@@ -197,6 +233,11 @@ class CBAM(nn.Layer):
         ValueError: for an argument out of range, a ``reduction`` that leaves no
             hidden channel, or an input that is not ``[N, channels, H, W]``.
     """
+
+    TORCH_KEYS = {
+        "authors": {"channel_gate": "ChannelGate", "spatial_gate": "SpatialGate"},
+        "timm": {"channel_gate": "channel", "spatial_gate": "spatial"},
+    }
 
     def __init__(
         self,
@@ -208,11 +249,23 @@ class CBAM(nn.Layer):
         spatial_bn=True,
         bias=True,
         hidden_channels=None,
+        identity_init=False,
     ):
         super().__init__()
         self.channels = channels
-        self.channel_gate = ChannelAttention(channels, reduction, pool_types, bias, hidden_channels)
-        self.spatial_gate = None if no_spatial else SpatialAttention(channels, kernel_size, spatial_bn)
+        self.channel_gate = ChannelAttention(
+            channels, reduction, pool_types, bias, hidden_channels, identity_init
+        )
+        self.spatial_gate = (
+            None if no_spatial else SpatialAttention(channels, kernel_size, spatial_bn, identity_init)
+        )
+
+    def attention_maps(self, x):
+        """``{'channel': [N, channels, 1, 1], 'spatial': [N, 1, H, W]}``; no spatial one with ``no_spatial``."""
+        maps = {"channel": self.channel_gate.gate(x)}
+        if self.spatial_gate is not None:
+            maps["spatial"] = self.spatial_gate.gate(x * maps["channel"])
+        return maps
 
     def forward(self, x):
         check_feature_map("CBAM", x, self.channels)

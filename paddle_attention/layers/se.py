@@ -7,7 +7,7 @@ arXiv 1709.01507.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_feature_map, hidden_width, pointwise
+from ._common import check_choice, check_feature_map, hidden_width, pointwise, start_from_zero
 
 
 def hard_sigmoid(v):
@@ -38,6 +38,8 @@ class SEBlock(nn.Layer):
             is then not used.
         gate (str): ``'sigmoid'``, or ``'hard_sigmoid'`` for the
             ``relu6(v + 3) / 6`` of MobileNetV3.
+        identity_init (bool): start as the identity: the gate is doubled and its
+            last layer starts from 0, so every weight starts at 1.
 
     Weights start from Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
@@ -50,11 +52,20 @@ class SEBlock(nn.Layer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=16, bias=True, hidden_channels=None, gate="sigmoid"):
+    TORCH_KEYS = {"authors": {"fc1": "fc.0", "fc2": "fc.2"}, "timm": {}}
+
+    def __init__(
+        self,
+        channels,
+        reduction=16,
+        bias=True,
+        hidden_channels=None,
+        gate="sigmoid",
+        identity_init=False,
+    ):
         super().__init__()
         hidden = hidden_width("SEBlock", channels, reduction, hidden_channels)
-        if gate not in GATES:
-            raise ValueError(f"SEBlock: gate must be one of {sorted(GATES)}, but got {gate!r}")
+        check_choice("SEBlock", "gate", gate, GATES)
         self.channels = channels
         # The pooling layer, not mean([2, 3]): the latter is a slow reduction when deployed.
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
@@ -62,10 +73,18 @@ class SEBlock(nn.Layer):
         self.relu = nn.ReLU()
         self.fc2 = pointwise(hidden, channels, bias)
         self.gate_name = gate
+        self.identity_init = identity_init
+        if identity_init:
+            start_from_zero(self.fc2.weight, self.fc2.bias)
 
     def gate(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1]."""
-        return GATES[self.gate_name](self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
+        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
+        gate = GATES[self.gate_name](self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
+        return 2.0 * gate if self.identity_init else gate
+
+    def attention_maps(self, x):
+        """The channel weights, ``[N, channels, 1, 1]``."""
+        return self.gate(x)
 
     def forward(self, x):
         check_feature_map("SEBlock", x, self.channels)

@@ -1,0 +1,46 @@
+"""Activated batch normalisation, which several segmentation papers build on."""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import batch_norm, constant, conv
+
+
+class ABN(nn.Layer):
+    """Batch normalisation, then leaky ReLU of slope 0.01 (``InPlaceABN``).
+
+    Args:
+        channels (int): channels of the input.
+        momentum (float): weight of the new value in the running statistics.
+        abs_gamma (bool): scale by ``|weight| + 1e-5`` as the InPlaceABN kernel does,
+            and not by ``weight`` as its Python reference.
+    """
+
+    def __init__(self, channels, momentum=0.1, abs_gamma=False):
+        super().__init__()
+        self.abs_gamma = abs_gamma
+        if abs_gamma:
+            self.bn = nn.BatchNorm2D(channels, 1.0 - momentum, 1e-5, weight_attr=False, bias_attr=False)
+            self.weight = self.create_parameter([channels], attr=constant(1.0))
+            self.bias = self.create_parameter([channels], attr=constant(0.0))
+        else:
+            self.bn = batch_norm(channels, momentum)
+
+    def torch_keys(self):
+        if self.abs_gamma:
+            return {"authors": {"bn._mean": "running_mean", "bn._variance": "running_var"}}
+        return {"authors": {"bn": ""}}
+
+    def forward(self, x):
+        y = self.bn(x)
+        if self.abs_gamma:
+            y = y * (paddle.abs(self.weight) + 1e-5).reshape([1, -1, 1, 1]) + self.bias.reshape([1, -1, 1, 1])
+        return F.leaky_relu(y, 0.01)
+
+
+def conv_abn(in_channels, out_channels, kernel_size=1, bias=True, momentum=0.1, abs_gamma=False, **options):
+    """A convolution and :class:`ABN`."""
+    return nn.Sequential(
+        conv(in_channels, out_channels, kernel_size, bias, **options), ABN(out_channels, momentum, abs_gamma)
+    )

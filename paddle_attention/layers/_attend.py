@@ -1,0 +1,180 @@
+"""Attention over positions, exactly, without a positions x positions matrix where none is needed.
+
+Queries, keys and values are ``[N, channels, positions]``; every function
+returns ``[N, value channels, query positions]``. Products are written with
+``transpose_x`` and ``transpose_y`` and not with ``transpose``: Paddle Inference
+fuses a reshape, a transpose and a product into one kernel that gives wrong numbers.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle.autograd import PyLayer
+
+from ._common import full_precision, size_of, widen
+
+# With more energies than this (4 MB) the queries are taken in turns of so many.
+_ENERGIES, _QUERIES = 2**20, 256
+
+
+def softmax_weights(query, key, scale=1.0):
+    """softmax over keys of ``scale * query . key``: ``[N, query positions, key positions]``."""
+    energy = paddle.matmul(query, key, transpose_x=True)
+    return F.softmax(energy * scale if scale != 1.0 else energy, axis=-1)
+
+
+def softmax_attention_naive(query, key, value, scale=1.0):
+    """The textbook form, which keeps all energies."""
+    return paddle.matmul(value, softmax_weights(query, key, scale), transpose_y=True)
+
+
+def _turns(query, key, chunk):
+    """Bounds of the turns in which queries are taken."""
+    positions, chunk = query.shape[2], chunk or _QUERIES
+    return [(i, min(i + chunk, positions)) for i in range(0, positions, chunk)]
+
+
+def _in_turns(query, key, value, scale, chunk):
+    parts = [
+        softmax_attention_naive(query[:, :, i:j], key, value, scale) for i, j in _turns(query, key, chunk)
+    ]
+    return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=2)
+
+
+class _Recompute(PyLayer):
+    """:func:`_in_turns` whose backward computes the weights again instead of keeping them."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, scale, chunk):
+        ctx.save_for_backward(query, key, value)
+        ctx.scale, ctx.chunk = scale, chunk
+        return _in_turns(query, key, value, scale, chunk)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        query, key, value = ctx.saved_tensor()
+        query_parts, key_gradient, value_gradient = [], None, None
+        for i, j in _turns(query, key, ctx.chunk):
+            part, wanted = query[:, :, i:j], gradient[:, :, i:j]
+            weights = softmax_weights(part, key, ctx.scale)
+            moved = paddle.matmul(wanted, value, transpose_x=True)
+            energy = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True)) * ctx.scale
+            query_parts.append(paddle.matmul(key, energy, transpose_y=True))
+            to_key, to_value = paddle.matmul(part, energy), paddle.matmul(wanted, weights)
+            key_gradient = to_key if key_gradient is None else key_gradient + to_key
+            value_gradient = to_value if value_gradient is None else value_gradient + to_value
+        return paddle.concat(query_parts, axis=2), key_gradient, value_gradient
+
+
+def softmax_attention(query, key, value, scale=1.0, chunk=None):
+    r"""Values averaged with softmax weights, :math:`\mathrm{softmax}_j(s\, q_i \cdot k_j)\, v_j`.
+
+    Energies and softmax are in float32 also under automatic mixed precision.
+    With more than 2\ :sup:`20` energies the queries are taken in turns, and the
+    backward pass computes the weights again, so the memory needed grows with the
+    number of positions and not with its square. The numbers are those of
+    :func:`softmax_attention_naive` up to rounding.
+
+    Args:
+        query, key, value (Tensor): ``[N, D, L]``, ``[N, D, M]`` and ``[N, E, M]``.
+        scale (float): factor of the energies.
+        chunk (int, optional): take this many queries at a time, for tests.
+
+    Returns:
+        Tensor ``[N, E, L]`` in the type of ``value``.
+    """
+    dtype = value.dtype
+    with full_precision():
+        query, key, value = widen(query), widen(key), widen(value)
+        # In a static graph the sizes may be unknown.
+        few = chunk is None and query.shape[2] * key.shape[2] <= _ENERGIES
+        if few or not paddle.in_dynamic_mode():
+            out = softmax_attention_naive(query, key, value, scale)
+        elif paddle.is_grad_enabled() and not all(t.stop_gradient for t in (query, key, value)):
+            out = _Recompute.apply(query, key, value, scale, chunk)
+        else:
+            out = _in_turns(query, key, value, scale, chunk)
+        return out.astype(dtype)
+
+
+def dot_product_attention_naive(query, key, value):
+    """The textbook form of :func:`dot_product_attention`."""
+    weights = paddle.matmul(query, key, transpose_x=True) / key.shape[2]
+    return paddle.matmul(value, weights, transpose_y=True)
+
+
+def dot_product_attention(query, key, value):
+    r"""Values averaged with plain dot products, :math:`\frac1M \sum_j (q_i \cdot k_j)\, v_j`.
+
+    Computed as :math:`(\sum_j v_j k_j^T)\, q_i`, which is the same sum in another
+    order and needs no positions x positions matrix.
+    """
+    dtype = value.dtype
+    with full_precision():
+        query, key, value = widen(query), widen(key), widen(value)
+        # The mean over key positions: a product with their number unknown to a static graph.
+        positions = paddle.shape(key)[2].astype(key.dtype) if key.shape[2] < 0 else float(key.shape[2])
+        context = paddle.matmul(value, key / positions, transpose_y=True)
+        return paddle.matmul(context, query).astype(dtype)
+
+
+def concatenation_attention_naive(a, b, value):
+    """The textbook form of :func:`concatenation_attention`."""
+    weights = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) / b.shape[1]
+    return paddle.matmul(value, weights, transpose_y=True)
+
+
+def concatenation_attention(a, b, value):
+    r"""Values averaged with :math:`\frac1M\, \mathrm{ReLU}(a_i + b_j)`.
+
+    Of the keys only those with :math:`b_j > -a_i` count. With keys sorted by
+    ``b`` these are the first so many, and their sum is read from running sums of
+    :math:`v_j` and :math:`b_j v_j`: O(L log M) instead of O(L M). The running
+    sums are in float64, because their differences cancel.
+
+    Args:
+        a, b (Tensor): ``[N, L]`` and ``[N, M]``.
+        value (Tensor): ``[N, E, M]``.
+    """
+    dtype = value.dtype
+    with full_precision():
+        a, b, value = (t.astype("float64") for t in (a, b, value))
+        positions = paddle.shape(b)[1].astype("float64") if b.shape[1] < 0 else float(b.shape[1])
+        order = paddle.argsort(b, axis=1, descending=True)
+        b = paddle.take_along_axis(b, order, axis=1)
+        value = _pick(value, order)
+        # counts[i] keys have -b < a_i, that is a_i + b > 0
+        counts = paddle.searchsorted((-b).detach(), a.detach())
+        plain = _pick(_running_sums(value), counts)
+        weighted = _pick(_running_sums(value * b.unsqueeze(1)), counts)
+        return ((a.unsqueeze(1) * plain + weighted) / positions).astype(dtype)
+
+
+def _running_sums(value):
+    """``[N, E, M] -> [N, E, M + 1]``, the sums of the first 0, 1, ... M positions."""
+    return paddle.cumsum(F.pad(value, [1, 0], data_format="NCL"), axis=2)
+
+
+def _pick(value, index):
+    """Positions ``index`` ``[N, L]`` of ``value`` ``[N, E, M]``: ``[N, E, L]``."""
+    index = index.unsqueeze(1).expand([-1, value.shape[1], -1])
+    return paddle.take_along_axis(value, index, axis=2, broadcast=False)
+
+
+def skew(mask, size):
+    """``[..., size, M] -> [..., size, size]``: entry (i, j) is ``mask[i, j - i + (M - 1) // 2]``, or 0.
+
+    That is, maps relative to each position become maps of absolute positions.
+
+    Rows are padded to 2 * size and read again as rows of 2 * size - 1, which
+    moves every row one step against the one before: no index of every entry is needed.
+    """
+    known, width = list(mask.shape[:-2]), mask.shape[-1]
+    lead = size_of(mask, range(len(known)))
+    offset = paddle.arange(0, 2 * size - 1) + ((width - 1) // 2 + 1 - size)
+    covered = (offset >= 0) & (offset < width)
+    mask = paddle.index_select(mask, paddle.clip(offset, 0, width - 1), axis=-1)
+    mask = mask * covered.astype(mask.dtype)
+    zeros = paddle.zeros_like(mask[..., :1])
+    flat = paddle.concat([mask, zeros], axis=-1).flatten(-2)
+    flat = paddle.slice(flat, [len(known)], [size - 1], [2 * size * size - 1])
+    return flat.reshape([*lead, size, 2 * size - 1])[..., :size]

@@ -1,0 +1,73 @@
+"""Coordinate attention.
+
+Q. Hou, D. Zhou, J. Feng, "Coordinate Attention for Efficient Mobile Network
+Design", arXiv 2103.02907; authors' code: houqb/CoordAttention.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import batch_norm, check_feature_map, check_positive_int, conv, size_of, start_from_zero
+from .se import hard_sigmoid
+
+
+class CoordAttention(nn.Layer):
+    r"""Rescale every element by a gate of its row and a gate of its column.
+
+    .. math::
+        f = \delta(F_1([z^h, z^w])), \qquad
+        y_c(i, j) = x_c(i, j)\, \sigma(F_h(f^h))_c(i)\, \sigma(F_w(f^w))_c(j)
+
+    (arXiv 2103.02907, equations 4 to 9), with the averages z over rows and over columns.
+
+    Args:
+        channels (int): channels of the input (``inp``, and ``oup``, which must equal it).
+        reduction (int): the hidden width is ``channels // reduction``, at least 8.
+        identity_init (bool): start as the identity: both gates are doubled and
+            their last layers start from 0.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, reduction=32, identity_init=False):
+        super().__init__()
+        check_positive_int("CoordAttention", channels=channels, reduction=reduction)
+        hidden = max(8, channels // reduction)
+        self.channels = channels
+        self.conv1 = conv(channels, hidden)
+        self.bn1 = batch_norm(hidden)
+        self.conv_h = conv(hidden, channels)
+        self.conv_w = conv(hidden, channels)
+        self.identity_init = identity_init
+        if identity_init:
+            for last in (self.conv_h, self.conv_w):
+                start_from_zero(last.weight, last.bias)
+
+    def gates(self, x):
+        """Gates of the rows ``[N, channels, H, 1]`` and of the columns ``[N, channels, 1, W]``."""
+        height = size_of(x, (2,))[0]
+        rows = F.adaptive_avg_pool2d(x, [None, 1])
+        columns = F.adaptive_avg_pool2d(x, [1, None]).transpose([0, 1, 3, 2])
+        y = self.bn1(self.conv1(paddle.concat([rows, columns], axis=2)))
+        y = y * hard_sigmoid(y)
+        rows = F.sigmoid(self.conv_h(y[:, :, :height]))
+        columns = F.sigmoid(self.conv_w(y[:, :, height:].transpose([0, 1, 3, 2])))
+        return (2.0 * rows, 2.0 * columns) if self.identity_init else (rows, columns)
+
+    def attention_maps(self, x):
+        """``{'row': [N, channels, H, 1], 'column': [N, channels, 1, W]}``."""
+        return dict(zip(("row", "column"), self.gates(x), strict=True))
+
+    def forward(self, x):
+        check_feature_map("CoordAttention", x, self.channels)
+        rows, columns = self.gates(x)
+        return x * columns * rows
+
+    def extra_repr(self):
+        return f"channels={self.channels}"

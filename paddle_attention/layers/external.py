@@ -1,0 +1,92 @@
+"""External attention.
+
+M.-H. Guo, Z.-N. Liu, T.-J. Mu, S.-M. Hu, "Beyond Self-attention: External
+Attention using Two Linear Layers for Visual Tasks", arXiv 2105.02358; authors'
+code: MenghaoGuo/EANet.
+"""
+
+import math
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import (
+    batch_norm,
+    check_feature_map,
+    check_positive_int,
+    fan_in_uniform,
+    full_precision,
+    unflatten_like,
+    widen,
+)
+
+
+class ExternalAttention(nn.Layer):
+    r"""Attend to ``k`` learned memory units, the same for all images.
+
+    .. math::
+        A = \mathrm{Norm}(M_k F), \qquad y = \mathrm{ReLU}(x + \mathrm{BN}(W M_v A))
+
+    (arXiv 2105.02358, equations 5 to 8; ``External_attention``), where F is a 1x1 convolution
+    of x and Norm a softmax over positions, then a division by the sum over the memory
+    units plus 1e-9. In the authors' code both memories start from the same values and share their storage;
+    here they start from the same values and are two parameters.
+
+    Args:
+        channels (int): channels of the input (``c``).
+        k (int): number of memory units.
+        bn_momentum (float): weight of the new value in the running statistics.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    TORCH_KEYS = {
+        "authors": {
+            "linear_0": ("linear_0.weight", lambda w: w[..., 0]),
+            "linear_1": ("linear_1.weight", lambda w: w[..., 0]),
+        }
+    }
+
+    def __init__(self, channels, k=64, bn_momentum=3e-4):
+        super().__init__()
+        check_positive_int("ExternalAttention", channels=channels, k=k)
+        self.channels, self.k = channels, k
+
+        def start(fan_out):
+            return paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out)))
+
+        bias = paddle.ParamAttr(initializer=fan_in_uniform(channels))
+        self.conv1 = nn.Conv2D(channels, channels, 1, weight_attr=start(channels), bias_attr=bias)
+        self.linear_0 = self.create_parameter([k, channels], attr=start(k))
+        assign = nn.initializer.Assign(self.linear_0.numpy().T)
+        self.linear_1 = self.create_parameter([channels, k], attr=paddle.ParamAttr(initializer=assign))
+        again = nn.Conv2D(channels, channels, 1, weight_attr=start(channels), bias_attr=False)
+        self.conv2 = nn.Sequential(again, batch_norm(channels, bn_momentum))
+
+    def _weights(self, x):
+        """Weights of the memory units, ``[N, k, positions]``."""
+        features = self.conv1(x)
+        with full_precision():
+            energy = paddle.matmul(widen(self.linear_0), widen(features).flatten(2))
+            weights = F.softmax(energy, axis=2)
+            return weights / (1e-9 + weights.sum(axis=1, keepdim=True))
+
+    def attention_maps(self, x):
+        """Weights of the memory units at the positions, ``[N, k, H, W]``; they sum to 1 over k."""
+        return unflatten_like(self._weights(x), x)
+
+    def forward(self, x):
+        check_feature_map("ExternalAttention", x, self.channels)
+        weights = self._weights(x)
+        with full_precision():
+            y = paddle.matmul(widen(self.linear_1), weights).astype(x.dtype)
+        return F.relu(self.conv2(unflatten_like(y, x)) + x)
+
+    def extra_repr(self):
+        return f"channels={self.channels}, k={self.k}"

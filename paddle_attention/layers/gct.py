@@ -1,0 +1,85 @@
+"""Gated channel transformation.
+
+Z. Yang, L. Zhu, Y. Wu, Y. Yang, "Gated Channel Transformation for Visual
+Recognition", arXiv 1909.11519; authors' code: z-x-yang/GCT.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import (
+    check_choice,
+    check_feature_map,
+    check_positive_int,
+    constant,
+    full_precision,
+    size_of,
+    widen,
+)
+
+
+class GCT(nn.Layer):
+    r"""Rescale channels by a gate of their norm against the other channels' norms.
+
+    .. math::
+        s_c = \alpha_c \sqrt{\textstyle\sum x_c^2 + \epsilon}, \qquad
+        \hat s_c = \frac{s_c}{\sqrt{\mathrm{mean}_c(s_c^2) + \epsilon}}, \qquad
+        y_c = x_c \bigl(1 + \tanh(\gamma_c \hat s_c + \beta_c)\bigr)
+
+    (arXiv 1909.11519, equations 2 to 5.) It starts as the identity: gamma and beta are zero.
+
+    Args:
+        channels (int): channels of the input (``num_channels``).
+        epsilon (float): added before roots and to denominators.
+        mode (str): ``'l2'``, or ``'l1'`` for sums of absolute values.
+        after_relu (bool): with ``'l1'``: the input has no negative values, sum it as it is.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, epsilon=1e-5, mode="l2", after_relu=False):
+        super().__init__()
+        check_positive_int("GCT", channels=channels)
+        check_choice("GCT", "mode", mode, ("l1", "l2"))
+        self.channels, self.epsilon, self.mode, self.after_relu = channels, epsilon, mode, after_relu
+        shape = [1, channels, 1, 1]
+        self.alpha = self.create_parameter(shape, attr=constant(1.0))
+        self.gamma = self.create_parameter(shape, attr=constant(0.0))
+        self.beta = self.create_parameter(shape, attr=constant(0.0))
+
+    @staticmethod
+    def _sum(x):
+        """Sum over positions by a pooling, which is fast when deployed."""
+        height, width = size_of(x, (2, 3))
+        positions = height * width
+        positions = float(positions) if isinstance(positions, int) else positions.astype(x.dtype)
+        return F.adaptive_avg_pool2d(x, 1) * positions
+
+    def gate(self, x):
+        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 2]."""
+        with full_precision():
+            x = widen(x)
+            if self.mode == "l2":
+                norm = paddle.sqrt(self._sum(x * x) + self.epsilon) * self.alpha
+                scale = paddle.sqrt((norm * norm).mean(axis=1, keepdim=True) + self.epsilon)
+            else:
+                norm = self._sum(x if self.after_relu else paddle.abs(x)) * self.alpha
+                scale = paddle.abs(norm).mean(axis=1, keepdim=True) + self.epsilon
+            return 1.0 + paddle.tanh(norm * (self.gamma / scale) + self.beta)
+
+    def attention_maps(self, x):
+        """The channel weights, ``[N, channels, 1, 1]``."""
+        return self.gate(x)
+
+    def forward(self, x):
+        check_feature_map("GCT", x, self.channels)
+        return x * self.gate(x).astype(x.dtype)
+
+    def extra_repr(self):
+        return f"channels={self.channels}, mode={self.mode}"

@@ -1,0 +1,228 @@
+"""Point-wise spatial attention.
+
+H. Zhao, Y. Zhang, S. Liu, J. Shi, C. C. Loy, D. Lin, J. Jia, "PSANet:
+Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018; authors'
+code: hszhao/semseg.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._attend import skew
+from ._common import (
+    batch_norm,
+    check_feature_map,
+    check_positive_int,
+    conv,
+    full_precision,
+    size_of,
+    widen,
+)
+
+TYPES = {"collect": 0, "distribute": 1, "bi-direction": 2}
+
+
+def psa_mask(mask, psa_type, mask_h, mask_w):
+    """Lay every position's ``mask_h x mask_w`` map over the feature map.
+
+    Args:
+        mask (Tensor): ``[N, mask_h * mask_w, H, W]``: at each position, weights of
+            the positions around it, row by row, itself in the middle.
+        psa_type (int): 0, collect: the weights are those of the sources of each
+            position. 1, distribute: those of its targets.
+
+    Returns:
+        Tensor ``[N, H * W, H * W]`` of weights of source (last axis) for target
+        (middle axis). Positions that the map does not reach have weight 0. (The
+        authors' operator returns the two axes the other way round.)
+    """
+    batch, height, width = size_of(mask, (0, 2, 3))
+    mask = mask.reshape([batch, mask_h, mask_w, height, width])
+    mask = skew(mask.transpose([0, 2, 4, 3, 1]), height)  # mask_w, W, H, other H
+    mask = skew(mask.transpose([0, 3, 4, 2, 1]), width)  # H, other H, W, other W
+    order = [0, 1, 3, 2, 4] if psa_type == 0 else [0, 2, 4, 1, 3]
+    return mask.transpose(order).reshape([batch, height * width, height * width])
+
+
+class PSA(nn.Layer):
+    r"""Every position collects from, and distributes to, all others with predicted weights.
+
+    .. math::
+        z_i = \frac1F \sum_j a_{ij}\, x_j
+
+    (equations 4 to 8 of the paper), with weights predicted at the target (collect),
+    at the source (distribute), or both (bi-direction), as maps relative to the position.
+
+    As in the authors' code: where a map smaller than ``2 H - 1`` does not reach, the
+    weight is 0 *before* the softmax and takes part in it; the softmax runs over
+    sources; features are shrunk and enlarged bilinearly with aligned corners. There
+    the size must be 1 more than a multiple of ``shrink_factor``; here any size
+    returns to its own.
+
+    Args:
+        channels (int): channels of the input (``in_channels``).
+        mid_channels (int, optional): width of the branches. Default: a quarter of ``channels``.
+        psa_type (int or str): 0 ``'collect'``, 1 ``'distribute'``, 2 ``'bi-direction'``.
+        compact (bool): predict one weight for each absolute position: the shrunk
+            map must then be exactly ``mask_h x mask_w``.
+        shrink_factor (int): the attention works on a map so many times smaller.
+        mask_h, mask_w (int): size of the predicted maps; ``2 h - 1`` of the shrunk
+            height h reaches everywhere.
+        normalization_factor (float or None): F above; None for ``mask_h * mask_w``.
+        psa_softmax (bool): softmax of the weights over sources.
+
+    Shape:
+        ``[N, channels, H, W]`` in, ``[N, 2 * channels, H, W]`` out: the input, then
+        the attended features. :class:`PSAModule` keeps the shape.
+
+    Raises:
+        ValueError: for an argument out of range, an input that is not
+            ``[N, channels, H, W]``, or with ``compact`` one whose shrunk size is not the mask's.
+    """
+
+    def __init__(
+        self,
+        channels,
+        mid_channels=None,
+        psa_type=2,
+        compact=False,
+        shrink_factor=2,
+        mask_h=59,
+        mask_w=59,
+        normalization_factor=1.0,
+        psa_softmax=True,
+    ):
+        super().__init__()
+        check_positive_int("PSA", channels=channels)
+        mid_channels = max(channels // 4, 1) if mid_channels is None else mid_channels
+        check_positive_int(
+            "PSA", mid_channels=mid_channels, shrink_factor=shrink_factor, mask_h=mask_h, mask_w=mask_w
+        )
+        psa_type = TYPES.get(psa_type, psa_type)
+        if isinstance(psa_type, bool) or psa_type not in (0, 1, 2):
+            raise ValueError(f"PSA: psa_type must be one of {TYPES}, but got {psa_type!r}")
+        self.channels, self.psa_type, self.compact = channels, psa_type, compact
+        self.shrink_factor, self.mask_h, self.mask_w = shrink_factor, mask_h, mask_w
+        self.normalization_factor = mask_h * mask_w if normalization_factor is None else normalization_factor
+        self.psa_softmax = psa_softmax
+        self.reduce, self.attention = self._branch(channels, mid_channels)
+        if psa_type == 2:
+            self.reduce_p, self.attention_p = self._branch(channels, mid_channels)
+        self.proj = self._unit(mid_channels * (2 if psa_type == 2 else 1), channels)
+
+    @staticmethod
+    def _unit(in_channels, out_channels):
+        return nn.Sequential(conv(in_channels, out_channels, bias=False), batch_norm(out_channels), nn.ReLU())
+
+    def _branch(self, channels, mid):
+        predict = conv(mid, self.mask_h * self.mask_w, bias=False)
+        return self._unit(channels, mid), nn.Sequential(*self._unit(mid, mid), predict)
+
+    def _attend(self, x, reduce, attention, psa_type):
+        """Attended features at the shrunk size, and the weights ``[N, targets, sources]``."""
+        x = reduce(x)
+        if self.shrink_factor != 1:
+            size = [(n - 1) // self.shrink_factor + 1 for n in size_of(x, (2, 3))]
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+        mask = attention(x)
+        batch, height, width = size_of(x, (0, 2, 3))
+        with full_precision():
+            mask = widen(mask)
+            if self.compact:
+                if all(isinstance(n, int) for n in (height, width)) and (height, width) != (
+                    self.mask_h,
+                    self.mask_w,
+                ):
+                    raise ValueError(
+                        f"PSA: compact weights need a shrunk map of mask_h x mask_w = {self.mask_h} x "
+                        f"{self.mask_w}, but it is {height} x {width}; set mask_h={height}, mask_w={width}"
+                    )
+                weights = mask.flatten(2)
+                if psa_type == 0:
+                    weights = weights.transpose([0, 2, 1])
+            else:
+                weights = psa_mask(mask, psa_type, self.mask_h, self.mask_w)
+            if self.psa_softmax:
+                weights = F.softmax(weights, axis=-1)
+            y = paddle.matmul(widen(x).flatten(2), weights, transpose_y=True)
+            y = y.reshape([batch, x.shape[1], height, width]) * (1.0 / self.normalization_factor)
+        return y.astype(x.dtype), weights
+
+    def _branches(self, x):
+        name = "distribute" if self.psa_type == 1 else "collect"
+        yield (
+            name,
+            self._attend(x, self.reduce, self.attention, min(self.psa_type, 1) if self.psa_type < 2 else 0),
+        )
+        if self.psa_type == 2:
+            yield "distribute", self._attend(x, self.reduce_p, self.attention_p, 1)
+
+    def attention_maps(self, x):
+        """``{'collect': ..., 'distribute': ...}``, those there are, each ``[N, targets, sources]``.
+
+        Targets and sources are positions of the shrunk map, row by row.
+        """
+        return {name: weights for name, (_, weights) in self._branches(x)}
+
+    def attend(self, x):
+        """The attended features alone, ``[N, channels, H, W]``."""
+        parts = [y for _, (y, _) in self._branches(x)]
+        y = self.proj(parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1))
+        if self.shrink_factor != 1:
+            y = F.interpolate(y, size=size_of(x, (2, 3)), mode="bilinear", align_corners=True)
+        return y
+
+    def forward(self, x):
+        check_feature_map("PSA", x, self.channels)
+        return paddle.concat([x, self.attend(x)], axis=1)
+
+    def extra_repr(self):
+        return f"channels={self.channels}, psa_type={self.psa_type}, compact={self.compact}"
+
+
+class PSAModule(nn.Layer):
+    """:class:`PSA` and a 1x1 convolution, normalisation and ReLU back to ``channels``.
+
+    The arguments are those of :class:`PSA`.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: as :class:`PSA`.
+    """
+
+    def __init__(
+        self,
+        channels,
+        mid_channels=None,
+        psa_type=2,
+        compact=False,
+        shrink_factor=2,
+        mask_h=59,
+        mask_w=59,
+        normalization_factor=1.0,
+        psa_softmax=True,
+    ):
+        super().__init__()
+        self.psa = PSA(
+            channels,
+            mid_channels,
+            psa_type,
+            compact,
+            shrink_factor,
+            mask_h,
+            mask_w,
+            normalization_factor,
+            psa_softmax,
+        )
+        self.project = PSA._unit(2 * channels, channels)
+
+    def attention_maps(self, x):
+        """Those of :class:`PSA`."""
+        return self.psa.attention_maps(x)
+
+    def forward(self, x):
+        check_feature_map("PSAModule", x, self.psa.channels)
+        return self.project(self.psa(x))

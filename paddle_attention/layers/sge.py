@@ -1,0 +1,85 @@
+"""Spatial Group-wise Enhance.
+
+X. Li, X. Hu, J. Yang, "Spatial Group-wise Enhance: Improving Semantic Feature
+Learning in Convolutional Networks", arXiv 1905.09646; authors' code:
+implus/PytorchInsight.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import check_divides, check_feature_map, constant, full_precision, size_of, widen
+
+
+class SGE(nn.Layer):
+    r"""Within each group of channels, rescale positions by their similarity to the group's mean.
+
+    .. math::
+        c_i = \bar x \cdot x_i, \quad
+        \hat c_i = \frac{c_i - \mu_c}{\sigma_c + \epsilon}, \quad
+        y_i = x_i\, \sigma(\gamma \hat c_i + \beta)
+
+    (arXiv 1905.09646, equations 1 to 6), for every group. As in the authors' code the
+    standard deviation is the unbiased one (N - 1) and epsilon = 1e-5 is added to it, and
+    gamma starts from 0, beta from 1. On a single position the unbiased
+    deviation does not exist; there :math:`\hat c = 0`.
+
+    Args:
+        channels (int): channels of the input.
+        groups (int): number of groups; must divide ``channels``.
+        identity_init (bool): start as the identity: the gate is doubled and
+            beta starts from 0, so every weight starts at 1.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: if ``groups`` does not divide ``channels``, or for an input
+            that is not ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, groups=64, identity_init=False):
+        super().__init__()
+        check_divides("SGE", channels, groups=groups)
+        self.channels = channels
+        self.groups = groups
+        self.identity_init = identity_init
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.weight = self.create_parameter([1, groups, 1, 1], attr=constant(0.0))
+        self.bias = self.create_parameter([1, groups, 1, 1], attr=constant(0.0 if identity_init else 1.0))
+
+    def gate(self, x):
+        """The weights of every group's positions, ``[N, groups, H, W]``, in [0, 1] or [0, 2]."""
+        with full_precision():
+            wide = widen(x)
+            # Sums over a group's channels are a grouped 1x1 convolution of ones: no reshape,
+            # and the statistics are poolings, so the deployed network keeps its layout.
+            ones = paddle.ones([self.groups, self.channels // self.groups, 1, 1], dtype=wide.dtype)
+            similarity = F.conv2d(wide * self.avg_pool(wide), ones, groups=self.groups)
+            centred = similarity - self.avg_pool(similarity)
+            height, width = size_of(x, (2, 3))
+            positions = height * width
+            if paddle.is_tensor(positions):
+                unbiased = positions.astype(wide.dtype)
+                unbiased = unbiased / paddle.clip(unbiased - 1.0, min=1.0)
+            else:
+                unbiased = positions / max(positions - 1, 1)
+            variance = self.avg_pool(centred * centred) * unbiased
+            # The root of an exact 0 has no gradient; 1e-15 is nothing beside the 1e-5.
+            deviation = paddle.sqrt(paddle.clip(variance, min=1e-30))
+            logits = centred / (deviation + 1e-5) * self.weight + self.bias
+            gate = F.sigmoid(logits)
+            return (2.0 * gate if self.identity_init else gate).astype(x.dtype)
+
+    def attention_maps(self, x):
+        """The weights of every group's positions, ``[N, groups, H, W]``."""
+        return self.gate(x)
+
+    def forward(self, x):
+        check_feature_map("SGE", x, self.channels)
+        ones = paddle.ones([self.channels, 1, 1, 1], dtype=x.dtype)
+        return x * F.conv2d(self.gate(x), ones, groups=self.groups)
+
+    def extra_repr(self):
+        return f"channels={self.channels}, groups={self.groups}"

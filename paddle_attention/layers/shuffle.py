@@ -1,0 +1,88 @@
+"""Shuffle attention.
+
+Q.-L. Zhang, Y.-B. Yang, "SA-Net: Shuffle Attention for Deep Convolutional Neural
+Networks", arXiv 2102.00240; authors' code: wofmanaf/SA-Net.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import check_divides, check_feature_map, constant, size_of
+
+
+class ShuffleAttention(nn.Layer):
+    r"""In every group, a channel gate on one half and a spatial gate on the other; then shuffle.
+
+    .. math::
+        x'_1 = \sigma(W_1\, \mathrm{GAP}(x_1) + b_1)\, x_1, \qquad
+        x'_2 = \sigma(W_2\, \mathrm{GN}(x_2) + b_2)\, x_2
+
+    (arXiv 2102.00240, equations 1 to 3.) The few parameters are shared by all groups; the
+    normalisation is of each channel by itself. The channels of the result are
+    shuffled as two groups.
+
+    Args:
+        channels (int): channels of the input (``channel``).
+        groups (int): number of groups; ``2 * groups`` must divide ``channels``.
+        identity_init (bool): start as the shuffle alone: the gates are doubled and
+            their biases start from 0 instead of 1.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: if ``2 * groups`` does not divide ``channels``, or for an
+            input that is not ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, groups=64, identity_init=False):
+        super().__init__()
+        check_divides("ShuffleAttention", channels, groups=groups)
+        if channels % (2 * groups):
+            raise ValueError(
+                f"ShuffleAttention: each of groups={groups} groups of channels={channels} is split in two, "
+                f"but it has {channels // groups} channels; choose groups that divide {channels} / 2"
+            )
+        self.channels, self.groups = channels, groups
+        self.identity_init = identity_init
+        half = channels // (2 * groups)
+        shape = [1, half, 1, 1]
+        bias = 0.0 if identity_init else 1.0
+        self.cweight = self.create_parameter(shape, attr=constant(0.0))
+        self.cbias = self.create_parameter(shape, attr=constant(bias))
+        self.sweight = self.create_parameter(shape, attr=constant(0.0))
+        self.sbias = self.create_parameter(shape, attr=constant(bias))
+        self.gn = nn.GroupNorm(half, half, epsilon=1e-5)
+
+    def _gates(self, x):
+        """The groups' halves and their gates, with groups in the batch."""
+        height, width = size_of(x, (2, 3))
+        half = self.channels // (2 * self.groups)
+        x = x.reshape([-1, 2 * half, height, width])
+        first, second = x[:, :half], x[:, half:]
+        channel = F.sigmoid(self.cweight * F.adaptive_avg_pool2d(first, 1) + self.cbias)
+        spatial = F.sigmoid(self.sweight * self.gn(second) + self.sbias)
+        return (first, channel), (second, spatial)
+
+    def attention_maps(self, x):
+        """``{'channel': [N, channels // 2, 1, 1], 'spatial': [N, channels // 2, H, W]}``, group by group."""
+        (_, channel), (_, spatial) = self._gates(x)
+        scale = 2.0 if self.identity_init else 1.0
+        height, width = size_of(x, (2, 3))
+        return {
+            "channel": scale * channel.reshape([-1, self.channels // 2, 1, 1]),
+            "spatial": scale * spatial.reshape([-1, self.channels // 2, height, width]),
+        }
+
+    def forward(self, x):
+        check_feature_map("ShuffleAttention", x, self.channels)
+        height, width = size_of(x, (2, 3))
+        y = paddle.concat([part * gate for part, gate in self._gates(x)], axis=1)
+        if self.identity_init:
+            y = 2.0 * y
+        y = y.reshape([-1, 2, self.channels // 2, height, width]).transpose([0, 2, 1, 3, 4])
+        return y.reshape([-1, self.channels, height, width])
+
+    def extra_repr(self):
+        return f"channels={self.channels}, groups={self.groups}"

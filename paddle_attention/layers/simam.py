@@ -1,0 +1,69 @@
+"""Attention without parameters.
+
+L. Yang, R.-Y. Zhang, L. Li, X. Xie, "SimAM: A Simple, Parameter-Free Attention
+Module for Convolutional Neural Networks", ICML 2021; authors' code:
+ZjjConan/SimAM.
+"""
+
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import check_feature_map, check_positive_int, full_precision, size_of, widen
+
+
+class SimAM(nn.Layer):
+    r"""Rescale every element by how far it lies from its channel's mean.
+
+    .. math::
+        y = x\, \sigma\Bigl(\frac{(x - \mu)^2}{4 (v + \lambda)} + \frac12\Bigr), \qquad
+        v = \frac{\sum (x - \mu)^2}{HW - 1}
+
+    (equations 5 and 6 of the paper; one over the energy is computed, as in the authors' code.)
+    It has no parameters; on a single pixel the variance v is taken as 0.
+
+    Args:
+        channels (int): channels of the input.
+        e_lambda (float): lambda above.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, e_lambda=1e-4):
+        super().__init__()
+        check_positive_int("SimAM", channels=channels)
+        if not isinstance(e_lambda, (int, float)) or e_lambda <= 0:
+            raise ValueError(f"SimAM: e_lambda must be a positive number, but got {e_lambda!r}")
+        self.channels, self.e_lambda = channels, e_lambda
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+
+    def gate(self, x):
+        """The weights, ``[N, channels, H, W]``, each in [0.62, 1]."""
+        with full_precision():
+            wide = widen(x)
+            centred = wide - self.avg_pool(wide)
+            square = centred * centred
+            height, width = size_of(x, (2, 3))
+            positions = height * width
+            if isinstance(positions, int):
+                unbiased = positions / max(positions - 1, 1)
+            else:
+                unbiased = positions.astype(wide.dtype)
+                unbiased = unbiased / (unbiased - 1.0).clip(min=1.0)
+            variance = self.avg_pool(square) * unbiased
+            return F.sigmoid(square / (4.0 * (variance + self.e_lambda)) + 0.5).astype(x.dtype)
+
+    def attention_maps(self, x):
+        """The weights, ``[N, channels, H, W]``."""
+        return self.gate(x)
+
+    def forward(self, x):
+        check_feature_map("SimAM", x, self.channels)
+        return x * self.gate(x)
+
+    def extra_repr(self):
+        return f"channels={self.channels}, e_lambda={self.e_lambda}"

@@ -1,0 +1,92 @@
+"""Triplet attention.
+
+D. Misra, T. Nalamada, A. U. Arasanipalai, Q. Hou, "Rotate to Attend:
+Convolutional Triplet Attention Module", arXiv 2010.03045; authors' code:
+LandskapeAI/triplet-attention.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ._common import batch_norm, check_feature_map, check_odd, check_positive_int, conv
+from .cbam import max_over_channels
+
+
+def _max_over(x, axis):
+    """Maximum over an axis, kept, with a backward of O(numel)."""
+    order = [0, axis] + [a for a in (1, 2, 3) if a != axis]
+    back = [order.index(a) for a in range(4)]
+    return max_over_channels(x.transpose(order)).transpose(back) if axis != 1 else max_over_channels(x)
+
+
+class _Gate(nn.Layer):
+    """``AttentionGate``: a 7x7 convolution of the [max, mean] over one axis."""
+
+    TORCH_KEYS = {"authors": {"conv": "conv.conv", "bn": "conv.bn"}}
+
+    def __init__(self, kernel_size, identity_init):
+        super().__init__()
+        self.conv = conv(2, 1, kernel_size, bias=False, padding=kernel_size // 2)
+        self.bn = batch_norm(1, 0.01, zero=identity_init)
+        self.identity_init = identity_init
+
+    def forward(self, x, axis, order):
+        """Gate of ``x`` pooled over ``axis``; ``order`` puts that axis first and then restores it."""
+        maps = [_max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]
+        pooled = paddle.concat([m.transpose(order) for m in maps], axis=1)
+        gate = F.sigmoid(self.bn(self.conv(pooled))).transpose(order)
+        return 2.0 * gate if self.identity_init else gate
+
+
+class TripletAttention(nn.Layer):
+    r"""The mean of three rescalings, each by a spatial gate over two of the axes C, H, W.
+
+    .. math::
+        y = \frac13 \bigl( x\,\omega_{CW} + x\,\omega_{CH} + x\,\omega_{HW} \bigr), \qquad
+        \omega = \sigma(\mathrm{BN}(\mathrm{conv}_{7\times7}([\max, \mathrm{mean}])))
+
+    (arXiv 2010.03045, equations 1 to 3.) The three names are those of the authors' code:
+    ``cw`` pools over H, ``hc`` over W, ``hw`` over C.
+
+    Args:
+        channels (int): channels of the input.
+        no_spatial (bool): leave ``hw`` out; the mean is then of two.
+        kernel_size (int): odd size of the convolutions.
+        identity_init (bool): start as the identity: the gates are doubled and
+            their normalisations start from a scale of 0.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    def __init__(self, channels, no_spatial=False, kernel_size=7, identity_init=False):
+        super().__init__()
+        check_positive_int("TripletAttention", channels=channels)
+        check_odd("TripletAttention", "kernel_size", kernel_size)
+        self.channels = channels
+        self.cw = _Gate(kernel_size, identity_init)
+        self.hc = _Gate(kernel_size, identity_init)
+        self.hw = None if no_spatial else _Gate(kernel_size, identity_init)
+
+    def attention_maps(self, x):
+        """``{'cw': [N, channels, 1, W], 'hc': [N, channels, H, 1], 'hw': [N, 1, H, W]}``."""
+        maps = {"cw": self.cw(x, 2, [0, 2, 1, 3]), "hc": self.hc(x, 3, [0, 3, 2, 1])}
+        if self.hw is not None:
+            maps["hw"] = self.hw(x, 1, [0, 1, 2, 3])
+        return maps
+
+    def forward(self, x):
+        check_feature_map("TripletAttention", x, self.channels)
+        maps = list(self.attention_maps(x).values())
+        total = maps[0]
+        for gate in maps[1:]:
+            total = total + gate
+        return x * (total * (1.0 / len(maps)))
+
+    def extra_repr(self):
+        return f"channels={self.channels}"
