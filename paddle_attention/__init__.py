@@ -6,7 +6,7 @@ and before Paddle itself is loaded.
 """
 
 import importlib
-import zlib  # noqa: F401  before Paddle 2.6, whose own copy otherwise makes OpenCV crash on PNG files
+import zlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _EXPORTS = {name: module for module, names in _NAMES.items() for name in names.s
 
 __all__ = ["__version__", *_EXPORTS]
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for editors
     from .insertion import describe_blocks, insert_attention
     from .layers import *  # noqa: F403
     from .networks import list_networks

@@ -7,7 +7,8 @@ branch ends, and which blocks form a stage. There are no tables of networks.
 An attention layer becomes a sublayer of the layer whose output it transforms
 and is called by a forward post hook of that layer. So the backbone's own
 state_dict keys do not change, and copies, exports and wrappers of the network
-carry the attention along.
+carry the attention along. Mechanisms that are convolutions themselves (SKConv)
+take the place of the layer instead.
 """
 
 import fnmatch
@@ -32,7 +33,8 @@ class Insertion:
 
     Attributes:
         layer: dotted name of the layer whose output is transformed.
-        key: dotted name of the attention layer itself, the prefix of its state_dict keys.
+        key: dotted name of the attention layer itself, the prefix of its state_dict keys;
+            the same as ``layer`` where it replaced that.
         attention: registry name of the mechanism.
         channels: number of channels found there.
     """
@@ -74,7 +76,7 @@ class _ApplyAttention:
         return layer._sub_layers[self.name](output)
 
 
-def insert_attention(model, attention, at="residual", stages=None, blocks=None, input_shape=None):
+def insert_attention(model, attention, at=None, stages=None, blocks=None, input_shape=None):
     """Insert attention into ``model``, in place.
 
     Args:
@@ -83,11 +85,14 @@ def insert_attention(model, attention, at="residual", stages=None, blocks=None, 
             reduction=16)``, or a list of these, applied in the order written. A
             dict may also hold its own ``at``, ``stages`` and ``blocks``; every
             other key is an argument of the mechanism.
-        at (str): where. ``'residual'``: at the end of the residual branch of each
-            block, before the addition. ``'block'``: after each block.
-            ``'stage'``: after the last block of each stage. Anything else is a
-            pattern of sublayer names such as ``'blocks.*.conv1'``; ``*`` and
-            ``?`` do not cross a dot.
+        at (str, optional): where. ``'residual'`` (default): at the end of the
+            residual branch of each block, before the addition. ``'block'``: after each
+            block. ``'stage'``: after the last block of each stage. Anything else
+            is a pattern of sublayer names such as ``'blocks.*.conv1'``; ``*`` and
+            ``?`` do not cross a dot. Mechanisms that replace a convolution take
+            ``'conv'`` (their default): the first convolution larger than 1x1 of each
+            block, with its normalisation and activation where one layer holds just these;
+            or a pattern of the layers to be replaced.
         stages (int or list of int, optional): only these stages, from 1.
         blocks (int or list of int, optional): only these blocks of each stage,
             from 1; -1 is the last.
@@ -110,12 +115,20 @@ def insert_attention(model, attention, at="residual", stages=None, blocks=None, 
     for spec in specs:
         for target in _targets(trace, spec):
             channels = trace.channels(target)
+            arguments = dict(spec.arguments)
+            if spec.replaces:
+                channels, arguments = _like_convolution(trace, target, arguments)
             try:
-                layer = build_attention(spec.name, channels, **spec.arguments)
+                layer = build_attention(spec.name, channels, **arguments)
             except ValueError as error:
                 raise ValueError(f"at layer {target!r} with {channels} channels: {error}") from error
-            plan.append((target, spec.name, channels, layer))
-    return [_attach(trace.layers[target], target, *rest) for target, *rest in plan]
+            plan.append((target, spec.name, channels, layer, spec.replaces))
+    _check_replacements(plan)
+    done = [None] * len(plan)
+    for i in sorted(range(len(plan)), key=lambda i: not plan[i][-1]):  # replacements first
+        *what, replaces = plan[i]
+        done[i] = (_replace if replaces else _attach)(model, *what)
+    return done
 
 
 def describe_blocks(model, input_shape=None):
@@ -144,11 +157,70 @@ def _keep_through_sync_bn():
     nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(convert_and_keep)
 
 
-def _attach(layer, target, name, channels, attention):
-    _keep_through_sync_bn()
-    attention.training = layer.training
-    for sublayer in attention.sublayers():
+def _like_convolution(trace, target, arguments):
+    """``(channels, arguments)`` of a mechanism that takes the place of ``target``."""
+    layer = trace.layers[target]
+    found = [x for x in layer.sublayers(include_self=True) if isinstance(x, nn.Conv2D)]
+    if len(found) != 1:
+        raise ValueError(
+            f"layer {target!r} of {trace.title} holds {len(found)} convolutions; only a layer with one "
+            "can be replaced by a mechanism that is a convolution"
+        )
+    stride = found[0]._stride
+    stride = stride if isinstance(stride, int) else stride[0]
+    if trace.channels(target) != found[0]._out_channels:
+        raise ValueError(f"layer {target!r} of {trace.title} does more than its convolution; choose another")
+    for key in ("out_channels", "stride"):
+        if key in arguments:
+            raise ValueError(f"{key} is found from the convolution that is replaced; remove it")
+    return found[0]._in_channels, {
+        **arguments,
+        "out_channels": found[0]._out_channels,
+        "stride": stride,
+    }
+
+
+def _check_replacements(plan):
+    """No layer is replaced twice, or attended to inside one that is replaced."""
+    replaced = [target for target, *_, replaces in plan if replaces]
+    for i, target in enumerate(replaced):
+        if target in replaced[:i]:
+            raise ValueError(f"layer {target!r} would be replaced twice; give each mechanism its own blocks")
+        for other, *_ in plan:
+            if other.startswith(target + "."):
+                raise ValueError(
+                    f"layer {other!r} lies in {target!r}, which is replaced; put the attention on {target!r}"
+                )
+
+
+def _layer(model, name):
+    for part in name.split(".") if name else ():
+        model = model._sub_layers[part]
+    return model
+
+
+def _set_mode(attention, layer):
+    for sublayer in attention.sublayers(include_self=True):
         sublayer.training = layer.training
+
+
+def _replace(model, target, name, channels, attention):
+    parent, _, last = target.rpartition(".")
+    parent = _layer(model, parent)
+    old = parent._sub_layers[last]
+    _set_mode(attention, old)
+    kept = [hook for hook in old._forward_post_hooks.values() if isinstance(hook, _ApplyAttention)]
+    for hook in kept:  # attention put there by an earlier call
+        attention.add_sublayer(hook.name, old._sub_layers[hook.name])
+        attention.register_forward_post_hook(hook)
+    parent._sub_layers[last] = attention
+    return Insertion(target, target, name, channels)
+
+
+def _attach(model, target, name, channels, attention):
+    _keep_through_sync_bn()
+    layer = _layer(model, target)
+    _set_mode(attention, layer)
     number = 1
     while (key := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
         number += 1
@@ -171,6 +243,7 @@ class _Spec:
     at: str
     stages: tuple | None
     blocks: tuple | None
+    replaces: bool
 
 
 def _parse_specs(attention, at, stages, blocks):
@@ -193,14 +266,21 @@ def _parse_spec(item, at, stages, blocks):
     arguments = {k: v for k, v in item.items() if k not in _SPEC_KEYS}
     check_arguments(entry.name, arguments)
     at = item.get("at", at)
+    if at is None:
+        at = "conv" if entry.replaces_conv else "residual"
     if not isinstance(at, str) or not at:
         raise ValueError(f"at must be one of {PLACEMENTS} or a pattern of layer names, but got {at!r}")
+    if at in PLACEMENTS and entry.replaces_conv:
+        raise ValueError(
+            f"at={at!r}: {entry.name} takes the place of a convolution; use at='conv' or a pattern"
+        )
     return _Spec(
         entry.name,
         arguments,
         at,
         _numbers("stages", item.get("stages", stages), allow_negative=False),
         _numbers("blocks", item.get("blocks", blocks), allow_negative=True),
+        entry.replaces_conv,
     )
 
 
@@ -223,7 +303,8 @@ def _numbers(what, value, allow_negative):
 
 def _targets(trace, spec):
     """Names of the layers that ``spec`` addresses, in execution order."""
-    if spec.at in PLACEMENTS or spec.stages is not None or spec.blocks is not None:
+    first_conv = spec.replaces and spec.at == "conv"
+    if first_conv or spec.at in PLACEMENTS or spec.stages is not None or spec.blocks is not None:
         chosen = _choose_blocks(trace, spec)
     else:
         chosen = None
@@ -235,6 +316,8 @@ def _targets(trace, spec):
                     f"layer of a deeper branch returns; use at='block' or a pattern{trace.could_match('')}"
                 )
         return [block.branch_end for block in chosen]
+    if first_conv:
+        return [trace.first_convolution(block.name) for block in chosen]
     if spec.at == "block":
         return [block.name for block in chosen]
     if spec.at == "stage":
@@ -363,6 +446,23 @@ class _Trace:
                 f"returns {got if got != [[]] else 'something that is not one tensor'}; choose another layer"
             )
         return shapes.pop()[0]
+
+    def first_convolution(self, block):
+        """The layer that holds the first convolution larger than 1x1 of ``block``, and no other convolution."""
+        for name in self.order:
+            layer = self.layers[name]
+            if not name.startswith(block + ".") or not isinstance(layer, nn.Conv2D):
+                continue
+            sizes = layer._kernel_size
+            if max([sizes] if isinstance(sizes, int) else sizes) == 1:
+                continue
+            while (parent := name.rpartition(".")[0]) != block:
+                convolutions = [x for x in self.layers[parent].sublayers() if isinstance(x, nn.Conv2D)]
+                if len(convolutions) != 1 or parent not in self.order:
+                    break
+                name = parent
+            return name
+        raise ValueError(f"at='conv': block {block!r} of {self.title} has no convolution larger than 1x1")
 
     def could_match(self, wanted):
         """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""

@@ -388,7 +388,7 @@ BAD = [
         {"at": "blocks.*.conv1"},
         r"could be matched: residual, block, stage.*layer\*|layer1",
     ),
-    (resnet18, ("SE",), {"at": None}, "at must be one of .* but got None"),
+    (resnet18, ("SE",), {"at": 3}, "at must be one of .* but got 3"),
     (resnet18, ("SE",), {"at": "fc"}, "layer 'fc' of ResNet returns"),
     (resnet18, ("SE",), {"stages": [5]}, "no stage 5; its stages are 1 to 4"),
     (resnet18, ("SE",), {"stages": 0}, "counted from 1, but got 0"),

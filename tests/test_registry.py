@@ -57,7 +57,7 @@ def test_bad_registrations(clean_registry, name, cls, facts, message):
 
 BAD_BUILDS = [
     (("CBMA", 8), {}, "unknown attention 'CBMA'; did you mean 'CBAM'"),
-    (("xyz", 8), {}, r"unknown attention 'xyz' \(known: CBAM, ChannelAttention, SE,"),
+    (("xyz", 8), {}, r"unknown attention 'xyz' \(known: ASPOC, BAM, "),
     (("SE", 8), {"reductoin": 2}, "no argument 'reductoin'; did you mean 'reduction'"),
     (("SE", 8), {"channels": 2}, "channels is found from the network"),
 ]

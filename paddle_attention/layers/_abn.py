@@ -4,10 +4,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import batch_norm, constant, conv
+from ._common import AttentionLayer, batch_norm, constant, conv, is_deployed
 
 
-class ABN(nn.Layer):
+class ABN(AttentionLayer):
     """Batch normalisation, then leaky ReLU of slope 0.01 (``InPlaceABN``).
 
     Args:
@@ -33,9 +33,16 @@ class ABN(nn.Layer):
         return {"authors": {"bn": ""}}
 
     def forward(self, x):
-        y = self.bn(x)
-        if self.abs_gamma:
-            y = y * (paddle.abs(self.weight) + 1e-5).reshape([1, -1, 1, 1]) + self.bias.reshape([1, -1, 1, 1])
+        shape = [1, -1, 1, 1]
+        if not self.abs_gamma:
+            y = self.bn(x)
+        elif is_deployed(self):  # Paddle Inference cannot fuse a normalisation without a scale
+            scale = (paddle.abs(self.weight) + 1e-5) / paddle.sqrt(self.bn._variance + 1e-5)
+            y = (x - self.bn._mean.reshape(shape)) * scale.reshape(shape) + self.bias.reshape(shape)
+        else:
+            y = self.bn(x) * (paddle.abs(self.weight) + 1e-5).reshape(shape) + self.bias.reshape(shape)
+        if is_deployed(self):  # the accelerated convolution crashes with a leaky ReLU fused to it
+            return paddle.maximum(y, 0.01 * y)
         return F.leaky_relu(y, 0.01)
 
 

@@ -2,7 +2,7 @@
 
 Queries, keys and values are ``[N, channels, positions]``; every function
 returns ``[N, value channels, query positions]``. Products are written with
-``transpose_x`` and ``transpose_y`` and not with ``transpose``: Paddle Inference
+``transpose_x`` or :func:`matmul_transposed` and not with ``transpose``: Paddle Inference
 fuses a reshape, a transpose and a product into one kernel that gives wrong numbers.
 """
 
@@ -16,6 +16,25 @@ from ._common import full_precision, size_of, widen
 _ENERGIES, _QUERIES = 2**20, 256
 
 
+def matmul_transposed(x, y):
+    """``[N, A, K], [N, B, K] -> [N, A, B]``, the product with the transpose of ``y``.
+
+    The accelerated kernel of Paddle Inference gives wrong numbers for K = 1, so the
+    static graph takes another operator.
+    """
+    if paddle.in_dynamic_mode():
+        return paddle.matmul(x, y, transpose_y=True)
+    return paddle.bmm(x, y.transpose([0, 2, 1]))
+
+
+def average(value, weights):
+    """``[N, E, M], [N, L, M] -> [N, E, L]``: the values averaged with each row of weights."""
+    if paddle.in_dynamic_mode():
+        return paddle.matmul(value, weights, transpose_y=True)
+    # The values are the smaller of the two to be transposed; see matmul_transposed.
+    return paddle.bmm(weights, value.transpose([0, 2, 1])).transpose([0, 2, 1])
+
+
 def softmax_weights(query, key, scale=1.0):
     """softmax over keys of ``scale * query . key``: ``[N, query positions, key positions]``."""
     energy = paddle.matmul(query, key, transpose_x=True)
@@ -24,7 +43,7 @@ def softmax_weights(query, key, scale=1.0):
 
 def softmax_attention_naive(query, key, value, scale=1.0):
     """The textbook form, which keeps all energies."""
-    return paddle.matmul(value, softmax_weights(query, key, scale), transpose_y=True)
+    return average(value, softmax_weights(query, key, scale))
 
 
 def _turns(query, key, chunk):
@@ -99,7 +118,7 @@ def softmax_attention(query, key, value, scale=1.0, chunk=None):
 def dot_product_attention_naive(query, key, value):
     """The textbook form of :func:`dot_product_attention`."""
     weights = paddle.matmul(query, key, transpose_x=True) / key.shape[2]
-    return paddle.matmul(value, weights, transpose_y=True)
+    return average(value, weights)
 
 
 def dot_product_attention(query, key, value):
@@ -113,14 +132,14 @@ def dot_product_attention(query, key, value):
         query, key, value = widen(query), widen(key), widen(value)
         # The mean over key positions: a product with their number unknown to a static graph.
         positions = paddle.shape(key)[2].astype(key.dtype) if key.shape[2] < 0 else float(key.shape[2])
-        context = paddle.matmul(value, key / positions, transpose_y=True)
+        context = matmul_transposed(value, key / positions)
         return paddle.matmul(context, query).astype(dtype)
 
 
 def concatenation_attention_naive(a, b, value):
     """The textbook form of :func:`concatenation_attention`."""
     weights = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) / b.shape[1]
-    return paddle.matmul(value, weights, transpose_y=True)
+    return average(value, weights)
 
 
 def concatenation_attention(a, b, value):
@@ -151,7 +170,7 @@ def concatenation_attention(a, b, value):
 
 def _running_sums(value):
     """``[N, E, M] -> [N, E, M + 1]``, the sums of the first 0, 1, ... M positions."""
-    return paddle.cumsum(F.pad(value, [1, 0], data_format="NCL"), axis=2)
+    return paddle.cumsum(paddle.concat([paddle.zeros_like(value[:, :, :1]), value], axis=2), axis=2)
 
 
 def _pick(value, index):

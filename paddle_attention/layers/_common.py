@@ -4,9 +4,23 @@ import contextlib
 import math
 
 import paddle
+import paddle.nn.functional as F
 from paddle import nn
 
 HALF = (paddle.float16, paddle.bfloat16)
+
+
+class AttentionLayer(nn.Layer):
+    """Base of the layers here: no control flow of theirs depends on values.
+
+    So ``paddle.jit.to_static`` need not rewrite their code, only run it; in it a size
+    that is not known is -1.
+    """
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        if "forward" in vars(cls):
+            paddle.jit.not_to_static(cls.forward)
 
 
 # --- checks ------------------------------------------------------------------------------
@@ -177,7 +191,7 @@ def size_of(x, axes):
     if paddle.in_dynamic_mode() or all(isinstance(n, int) and n >= 0 for n in known):
         return known
     shape = paddle.shape(x)
-    return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes, strict=True)]
+    return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes)]
 
 
 def unflatten_like(y, x):
@@ -192,3 +206,24 @@ def spread(gate, x):
     ``[N, C, 1, 1]`` by a ``[N, 1, H, W]`` slowly.
     """
     return gate.expand([-1, -1, *size_of(x, (2, 3))])
+
+
+def resize(x, size, align_corners):
+    """Bilinear interpolation to ``size``, integers or tensors."""
+    if paddle.in_dynamic_mode():
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+    # Of three axes, the first of size 1: the accelerated kernel of two takes no sizes that are tensors.
+    x = F.interpolate(
+        x.unsqueeze(2), size=[1, *size], mode="trilinear", align_corners=align_corners, data_format="NCDHW"
+    )
+    return x.squeeze(2)
+
+
+def resize_nearest(x, size):
+    """Nearest-neighbour interpolation to ``size``, integers or tensors."""
+    if paddle.in_dynamic_mode():
+        return F.interpolate(x, size=size, mode="nearest")
+    for axis, new in zip((2, 3), size):
+        old = size_of(x, (axis,))[0]
+        x = paddle.index_select(x, paddle.arange(0, new) * old // new, axis=axis)
+    return x

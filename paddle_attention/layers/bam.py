@@ -8,6 +8,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_choice,
     check_feature_map,
@@ -19,7 +20,7 @@ from ._common import (
 )
 
 
-class BAM(nn.Layer):
+class BAM(AttentionLayer):
     r"""A channel branch and a dilated spatial branch, joined into one gate of every element.
 
     .. math::

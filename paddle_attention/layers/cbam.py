@@ -17,6 +17,7 @@ from paddle import nn
 
 from ._common import (
     HALF,
+    AttentionLayer,
     check_feature_map,
     check_odd,
     check_positive_int,
@@ -51,7 +52,7 @@ def max_over_pixels_deployed(x):
     return paddle.max(x.flatten(2), axis=-1, keepdim=True).unsqueeze(-1)
 
 
-class ChannelAttention(nn.Layer):
+class ChannelAttention(AttentionLayer):
     r"""CBAM's channel gate: one shared MLP on the average- and the max-pooled map.
 
     .. math::
@@ -130,7 +131,7 @@ class ChannelAttention(nn.Layer):
         return f"channels={self.channels}, pool_types={self.pool_types}"
 
 
-class SpatialAttention(nn.Layer):
+class SpatialAttention(AttentionLayer):
     r"""CBAM's spatial gate: a convolution on the per-pixel max and mean over channels.
 
     .. math::
@@ -204,7 +205,7 @@ class SpatialAttention(nn.Layer):
         return f"channels={self.channels}"
 
 
-class CBAM(nn.Layer):
+class CBAM(AttentionLayer):
     r"""Channel attention, then spatial attention on its result.
 
     .. math::

@@ -10,7 +10,9 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._abn import conv_abn
+from ._attend import matmul_transposed
 from ._common import (
+    AttentionLayer,
     check_feature_map,
     check_positive_int,
     constant,
@@ -22,7 +24,7 @@ from ._common import (
 )
 
 
-class CrissCrossAttention(nn.Layer):
+class CrissCrossAttention(AttentionLayer):
     r"""Add to every position a weighted mean of its column and its row.
 
     .. math::
@@ -56,15 +58,16 @@ class CrissCrossAttention(nn.Layer):
     @staticmethod
     def _weights(query, key):
         """``[N, H, W, H]`` of the column and ``[N, H, W, W]`` of the row, which sum to 1 together."""
-        height = size_of(query, (2,))[0]
-        query, key = query.transpose([0, 2, 3, 1]), key.transpose([0, 2, 3, 1])
-        column = paddle.matmul(query.transpose([0, 2, 1, 3]), key.transpose([0, 2, 1, 3]), transpose_y=True)
-        itself = paddle.eye(height, dtype=query.dtype)
+        batch, height, width = size_of(query, (0, 2, 3))
+        columns = [t.transpose([0, 3, 2, 1]).flatten(0, 1) for t in (query, key)]  # N * W, H, C
+        column = matmul_transposed(*columns).reshape([batch, width, height, height])
         # -inf on the diagonal, by selection: inf * 0 is not a number.
-        column = paddle.where(
-            itself.expand_as(column) > 0, paddle.full_like(column, float("-inf")), column
-        ).transpose([0, 2, 1, 3])
-        row = paddle.matmul(query, key, transpose_y=True)
+        index = paddle.arange(0, height)
+        itself = (index.unsqueeze(0) == index.unsqueeze(1)).expand_as(column)
+        column = paddle.where(itself, paddle.full_like(column, float("-inf")), column)
+        column = column.transpose([0, 2, 1, 3])
+        rows = [t.transpose([0, 2, 3, 1]).flatten(0, 1) for t in (query, key)]  # N * H, W, C
+        row = matmul_transposed(*rows).reshape([batch, height, width, width])
         weights = F.softmax(paddle.concat([column, row], axis=3), axis=3)
         return weights[..., :height], weights[..., height:]
 
@@ -89,7 +92,7 @@ class CrissCrossAttention(nn.Layer):
         return f"channels={self.channels}"
 
 
-class RCCA(nn.Layer):
+class RCCA(AttentionLayer):
     """Recurrent criss-cross attention: with two rounds every position sees every other.
 
     A 3x3 convolution to a quarter of the channels, ``recurrence`` rounds of one shared

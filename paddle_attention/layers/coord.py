@@ -6,13 +6,20 @@ Design", arXiv 2103.02907; authors' code: houqb/CoordAttention.
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
-from ._common import batch_norm, check_feature_map, check_positive_int, conv, size_of, start_from_zero
+from ._common import (
+    AttentionLayer,
+    batch_norm,
+    check_feature_map,
+    check_positive_int,
+    conv,
+    size_of,
+    start_from_zero,
+)
 from .se import hard_sigmoid
 
 
-class CoordAttention(nn.Layer):
+class CoordAttention(AttentionLayer):
     r"""Rescale every element by a gate of its row and a gate of its column.
 
     .. math::
@@ -52,8 +59,8 @@ class CoordAttention(nn.Layer):
     def gates(self, x):
         """Gates of the rows ``[N, channels, H, 1]`` and of the columns ``[N, channels, 1, W]``."""
         height = size_of(x, (2,))[0]
-        rows = F.adaptive_avg_pool2d(x, [None, 1])
-        columns = F.adaptive_avg_pool2d(x, [1, None]).transpose([0, 1, 3, 2])
+        rows = paddle.mean(x, axis=3, keepdim=True)
+        columns = paddle.mean(x, axis=2, keepdim=True).transpose([0, 1, 3, 2])
         y = self.bn1(self.conv1(paddle.concat([rows, columns], axis=2)))
         y = y * hard_sigmoid(y)
         rows = F.sigmoid(self.conv_h(y[:, :, :height]))
@@ -62,7 +69,7 @@ class CoordAttention(nn.Layer):
 
     def attention_maps(self, x):
         """``{'row': [N, channels, H, 1], 'column': [N, channels, 1, W]}``."""
-        return dict(zip(("row", "column"), self.gates(x), strict=True))
+        return dict(zip(("row", "column"), self.gates(x)))
 
     def forward(self, x):
         check_feature_map("CoordAttention", x, self.channels)

@@ -8,8 +8,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._attend import softmax_attention, softmax_attention_naive, softmax_weights
+from ._attend import matmul_transposed, softmax_attention, softmax_attention_naive, softmax_weights
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_feature_map,
     check_positive_int,
@@ -22,7 +23,7 @@ from ._common import (
 )
 
 
-class PAM(nn.Layer):
+class PAM(AttentionLayer):
     r"""Position attention: add to every position a softmax-weighted mean of all.
 
     .. math::
@@ -72,7 +73,7 @@ class PAM(nn.Layer):
         return f"channels={self.channels}"
 
 
-class CAM(nn.Layer):
+class CAM(AttentionLayer):
     r"""Channel attention: add to every channel a weighted mean of all.
 
     .. math::
@@ -104,7 +105,7 @@ class CAM(nn.Layer):
         with full_precision():
             flat = widen(x).flatten(2)
             # softmax(max - e) is softmax(-e): a constant of the row cancels, in the gradient too.
-            return F.softmax(-paddle.matmul(flat, flat, transpose_y=True), axis=-1)
+            return F.softmax(-matmul_transposed(flat, flat), axis=-1)
 
     def forward(self, x):
         check_feature_map("CAM", x, self.channels)
@@ -117,7 +118,7 @@ class CAM(nn.Layer):
         return f"channels={self.channels}"
 
 
-class DAHead(nn.Layer):
+class DAHead(AttentionLayer):
     """DANet's head: position and channel attention side by side (``DANetHead``).
 
     Args:

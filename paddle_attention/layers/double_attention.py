@@ -6,12 +6,20 @@ Networks", arXiv 1810.11579.
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
-from ._common import check_feature_map, check_positive_int, conv, full_precision, unflatten_like, widen
+from ._attend import matmul_transposed
+from ._common import (
+    AttentionLayer,
+    check_feature_map,
+    check_positive_int,
+    conv,
+    full_precision,
+    unflatten_like,
+    widen,
+)
 
 
-class DoubleAttention(nn.Layer):
+class DoubleAttention(AttentionLayer):
     r"""Gather ``c_n`` descriptors of the whole map and hand each position a mixture of them.
 
     .. math::
@@ -67,7 +75,7 @@ class DoubleAttention(nn.Layer):
         features = self.conv_a(x)
         gather, distribute = self._weights(x)
         with full_precision():
-            descriptors = paddle.matmul(widen(features).flatten(2), gather, transpose_y=True)
+            descriptors = matmul_transposed(widen(features).flatten(2), gather)
             y = paddle.matmul(descriptors, distribute).astype(x.dtype)
         y = self.conv_z(unflatten_like(y, x))
         return x + y if self.residual else y

@@ -10,7 +10,7 @@ import math
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_feature_map, check_odd, check_positive_int, conv, start_from_zero
+from ._common import AttentionLayer, check_feature_map, check_odd, check_positive_int, conv, start_from_zero
 
 
 def eca_kernel_size(channels, gamma=2, b=1):
@@ -25,7 +25,7 @@ def eca_kernel_size(channels, gamma=2, b=1):
     return size if size % 2 else size + 1
 
 
-class ECA(nn.Layer):
+class ECA(AttentionLayer):
     r"""Rescale channels by a gate from a 1-D convolution over neighbouring channels' averages.
 
     .. math::

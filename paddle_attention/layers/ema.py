@@ -11,7 +11,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ._attend import average
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_feature_map,
     check_positive_int,
@@ -22,7 +24,7 @@ from ._common import (
 )
 
 
-class EMAU(nn.Layer):
+class EMAU(AttentionLayer):
     r"""Rebuild the features from a few bases found by expectation-maximisation.
 
     ``stage_num`` times
@@ -103,7 +105,7 @@ class EMAU(nn.Layer):
         y = self.conv1(x)
         with full_precision():
             mu, z = self._iterate(widen(y).flatten(2).detach())
-            rebuilt = paddle.matmul(mu, z, transpose_y=True).astype(x.dtype)
+            rebuilt = average(mu, z).astype(x.dtype)
         if self.training:
             self._move_bases(mu)
         y = self.conv2(F.relu(unflatten_like(rebuilt, x)))

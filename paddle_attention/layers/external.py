@@ -12,6 +12,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_feature_map,
     check_positive_int,
@@ -22,7 +23,7 @@ from ._common import (
 )
 
 
-class ExternalAttention(nn.Layer):
+class ExternalAttention(AttentionLayer):
     r"""Attend to ``k`` learned memory units, the same for all images.
 
     .. math::

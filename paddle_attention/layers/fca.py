@@ -7,9 +7,9 @@ arXiv 2012.11879; authors' code: cfzd/FcaNet.
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     check_feature_map,
     check_positive_int,
     conv,
@@ -38,7 +38,7 @@ def frequencies(method):
     return [(int(pair[0]), int(pair[1])) for pair in _FREQUENCIES[order].split()[: int(number)]]
 
 
-class FcaLayer(nn.Layer):
+class FcaLayer(AttentionLayer):
     r"""Squeeze-and-excitation whose squeeze is a cosine transform, of another frequency per group.
 
     .. math::

@@ -11,17 +11,19 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_feature_map,
     check_positive_int,
     conv,
     hidden_width,
+    resize_nearest,
     size_of,
     start_from_zero,
 )
 
 
-class GatherExcite(nn.Layer):
+class GatherExcite(AttentionLayer):
     r"""Rescale by a gate made of the averages (or convolutions) of each neighbourhood.
 
     .. math::
@@ -125,7 +127,7 @@ class GatherExcite(nn.Layer):
         if self.mlp is not None:
             z = self.mlp(z)
         if self.extent:
-            z = F.interpolate(z, size=size_of(x, (2, 3)), mode="nearest")
+            z = resize_nearest(z, size_of(x, (2, 3)))
         gate = F.sigmoid(z)
         return 2.0 * gate if self.identity_init else gate
 

@@ -9,6 +9,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     check_choice,
     check_feature_map,
     check_positive_int,
@@ -35,7 +36,7 @@ def _attention_pool(x, mask):
         ).astype(x.dtype)
 
 
-class _Transform(nn.Layer):
+class _Transform(AttentionLayer):
     """1x1 convolution, layer normalisation over channels, ReLU, 1x1 convolution that starts from 0."""
 
     TORCH_KEYS = {
@@ -61,7 +62,7 @@ class _Transform(nn.Layer):
         return self.conv2(F.relu(hidden).reshape([0, self.planes, 1, 1]))
 
 
-class GCBlock(nn.Layer):
+class GCBlock(AttentionLayer):
     r"""Pool one context vector by attention over positions and merge it into every position.
 
     .. math::
@@ -152,7 +153,7 @@ class GCBlock(nn.Layer):
         return f"channels={self.channels}"
 
 
-class SimplifiedNonLocal(nn.Layer):
+class SimplifiedNonLocal(AttentionLayer):
     r"""The non-local block with one attention map for all queries.
 
     .. math::

@@ -6,9 +6,9 @@ Recognition", arXiv 1909.11519; authors' code: z-x-yang/GCT.
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     check_choice,
     check_feature_map,
     check_positive_int,
@@ -19,7 +19,7 @@ from ._common import (
 )
 
 
-class GCT(nn.Layer):
+class GCT(AttentionLayer):
     r"""Rescale channels by a gate of their norm against the other channels' norms.
 
     .. math::

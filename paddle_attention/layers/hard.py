@@ -10,9 +10,9 @@ import math
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     check_choice,
     check_feature_map,
     check_positive_int,
@@ -24,7 +24,7 @@ from ._common import (
 )
 
 
-class HardAttention(nn.Layer):
+class HardAttention(AttentionLayer):
     r"""Keep the k positions (or channels) with the largest scores and zero the others.
 
     .. math::

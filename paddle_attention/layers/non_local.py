@@ -17,6 +17,7 @@ from ._attend import (
     softmax_weights,
 )
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_choice,
     check_feature_map,
@@ -30,7 +31,7 @@ from ._common import (
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
-class _NonLocal(nn.Layer):
+class _NonLocal(AttentionLayer):
     def __init__(self, channels, inter_channels=None, mode=MODES[0], sub_sample=True, bn=True, naive=False):
         super().__init__()
         name = type(self).__name__

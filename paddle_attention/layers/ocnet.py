@@ -6,16 +6,17 @@ openseg-group/OCNet.pytorch.
 """
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
 from ._abn import conv_abn
 from ._attend import softmax_attention, softmax_weights
 from ._common import (
+    AttentionLayer,
     check_feature_map,
     check_positive_int,
     conv,
     full_precision,
+    resize,
     size_of,
     unflatten_like,
     widen,
@@ -35,7 +36,7 @@ def _sizes(layer_name, sizes):
     return sizes
 
 
-class ObjectContextBlock(nn.Layer):
+class ObjectContextBlock(AttentionLayer):
     r"""The object context of every position: a mean of the positions like it.
 
     .. math::
@@ -134,8 +135,8 @@ class ObjectContextBlock(nn.Layer):
         small = x if self.pool is None else self.pool(x)
         key, value = self.f_key(small), self.f_value(small)
         rows = [
-            [self._attend(k, v) for k, v in zip(keys, values, strict=True)]
-            for keys, values in zip(self._blocks(key), self._blocks(value), strict=True)
+            [self._attend(k, v) for k, v in zip(keys, values)]
+            for keys, values in zip(self._blocks(key), self._blocks(value))
         ]
         if self.partition == 1:
             context = rows[0][0]
@@ -143,14 +144,14 @@ class ObjectContextBlock(nn.Layer):
             context = paddle.concat([paddle.concat(row, axis=3) for row in rows], axis=2)
         context = self.W(context)
         if self.scale > 1:
-            context = F.interpolate(context, size=size_of(x, (2, 3)), mode="bilinear", align_corners=True)
+            context = resize(context, size_of(x, (2, 3)), align_corners=True)
         return context
 
     def extra_repr(self):
         return f"channels={self.channels}, scale={self.scale}, partition={self.partition}"
 
 
-class BaseOC(nn.Layer):
+class BaseOC(AttentionLayer):
     """Features beside their object context, fused by a 1x1 convolution (``BaseOC_Module``).
 
     Convolution, normalisation, leaky ReLU and dropout of ``[context, features]``
@@ -209,7 +210,7 @@ class BaseOC(nn.Layer):
         return self.conv_bn_dropout(paddle.concat([context, x], axis=1))
 
 
-class PyramidOC(nn.Layer):
+class PyramidOC(AttentionLayer):
     """Features beside their object contexts within pyramids of blocks (``Pyramid_OC_Module``).
 
     Convolution, normalisation, leaky ReLU and dropout of ``[features, context,
@@ -262,7 +263,7 @@ class PyramidOC(nn.Layer):
         return self.conv_bn_dropout(paddle.concat(parts, axis=1))
 
 
-class _Context(nn.Layer):
+class _Context(AttentionLayer):
     """``BaseOC_Context_Module``: the context alone, through a convolution."""
 
     def __init__(self, channels, key_channels, scale, abs_gamma):
@@ -276,7 +277,7 @@ class _Context(nn.Layer):
         return self.conv_bn_dropout(self.stages[0](x))
 
 
-class ASPOC(nn.Layer):
+class ASPOC(AttentionLayer):
     """Object context as one branch of atrous spatial pyramid pooling (``ASP_OC_Module``).
 
     Five branches of ``out_features`` channels, ``[context, 1x1, three dilated

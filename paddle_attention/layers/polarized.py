@@ -11,7 +11,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ._attend import average
 from ._common import (
+    AttentionLayer,
     check_choice,
     check_feature_map,
     check_positive_int,
@@ -32,7 +34,7 @@ def _conv(in_channels, out_channels):
     )
 
 
-class PolarizedSelfAttention(nn.Layer):
+class PolarizedSelfAttention(AttentionLayer):
     r"""A channel gate and a spatial gate that keep half the channels and all of the resolution.
 
     .. math::
@@ -98,7 +100,7 @@ class PolarizedSelfAttention(nn.Layer):
         values, mask = self.conv_v_right(x), self.conv_q_right(x)
         with full_precision():
             weights = F.softmax(widen(mask).flatten(2), axis=2)
-            context = paddle.matmul(widen(values).flatten(2), weights, transpose_y=True)
+            context = average(widen(values).flatten(2), weights)
         context = context.unsqueeze(3).astype(x.dtype)
         if self.mode == "parallel":
             return F.sigmoid(self.conv_up(context))

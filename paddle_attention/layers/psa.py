@@ -9,13 +9,15 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._attend import skew
+from ._attend import average, skew
 from ._common import (
+    AttentionLayer,
     batch_norm,
     check_feature_map,
     check_positive_int,
     conv,
     full_precision,
+    resize,
     size_of,
     widen,
 )
@@ -45,7 +47,7 @@ def psa_mask(mask, psa_type, mask_h, mask_w):
     return mask.transpose(order).reshape([batch, height * width, height * width])
 
 
-class PSA(nn.Layer):
+class PSA(AttentionLayer):
     r"""Every position collects from, and distributes to, all others with predicted weights.
 
     .. math::
@@ -124,7 +126,7 @@ class PSA(nn.Layer):
         x = reduce(x)
         if self.shrink_factor != 1:
             size = [(n - 1) // self.shrink_factor + 1 for n in size_of(x, (2, 3))]
-            x = F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+            x = resize(x, size, align_corners=True)
         mask = attention(x)
         batch, height, width = size_of(x, (0, 2, 3))
         with full_precision():
@@ -145,7 +147,7 @@ class PSA(nn.Layer):
                 weights = psa_mask(mask, psa_type, self.mask_h, self.mask_w)
             if self.psa_softmax:
                 weights = F.softmax(weights, axis=-1)
-            y = paddle.matmul(widen(x).flatten(2), weights, transpose_y=True)
+            y = average(widen(x).flatten(2), weights)
             y = y.reshape([batch, x.shape[1], height, width]) * (1.0 / self.normalization_factor)
         return y.astype(x.dtype), weights
 
@@ -170,7 +172,7 @@ class PSA(nn.Layer):
         parts = [y for _, (y, _) in self._branches(x)]
         y = self.proj(parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1))
         if self.shrink_factor != 1:
-            y = F.interpolate(y, size=size_of(x, (2, 3)), mode="bilinear", align_corners=True)
+            y = resize(y, size_of(x, (2, 3)), align_corners=True)
         return y
 
     def forward(self, x):
@@ -181,7 +183,7 @@ class PSA(nn.Layer):
         return f"channels={self.channels}, psa_type={self.psa_type}, compact={self.compact}"
 
 
-class PSAModule(nn.Layer):
+class PSAModule(AttentionLayer):
     """:class:`PSA` and a 1x1 convolution, normalisation and ReLU back to ``channels``.
 
     The arguments are those of :class:`PSA`.

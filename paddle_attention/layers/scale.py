@@ -6,18 +6,27 @@ Scale-aware Semantic Image Segmentation", arXiv 1511.03339.
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
-from ._common import check_choice, check_feature_map, check_positive_int, conv, full_precision, size_of, widen
+from ._common import (
+    AttentionLayer,
+    check_choice,
+    check_feature_map,
+    check_positive_int,
+    conv,
+    full_precision,
+    resize,
+    size_of,
+    widen,
+)
 
 
 def _resize(x, size):
-    if all(isinstance(a, int) and a == b for a, b in zip(size, x.shape[2:], strict=True)):
+    if all(isinstance(a, int) and a == b for a, b in zip(size, x.shape[2:])):
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return resize(x, size, align_corners=False)
 
 
-class ScaleAttention(nn.Layer):
+class ScaleAttention(AttentionLayer):
     r"""Merge maps of one image at several scales, position by position.
 
     .. math::
@@ -82,7 +91,7 @@ class ScaleAttention(nn.Layer):
         return f"channels={self.channels}, num_scales={self.num_scales}"
 
 
-class MultiScaleNet(nn.Layer):
+class MultiScaleNet(AttentionLayer):
     """One backbone on several sizes of an image, merged by :class:`ScaleAttention`.
 
     The backbone's features of every scale give score maps through one shared 1x1

@@ -9,10 +9,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_choice, check_feature_map, conv, hidden_width, start_from_zero
+from ._common import AttentionLayer, check_choice, check_feature_map, conv, hidden_width, start_from_zero
 
 
-class scSE(nn.Layer):  # the paper's own spelling
+class scSE(AttentionLayer):  # the paper's own spelling
     r"""The larger of a channel-wise and a position-wise rescaling, element by element.
 
     .. math::
@@ -60,7 +60,7 @@ class scSE(nn.Layer):  # the paper's own spelling
 
     def attention_maps(self, x):
         """``{'channel': [N, channels, 1, 1], 'spatial': [N, 1, H, W]}``."""
-        return dict(zip(("channel", "spatial"), self.gates(x), strict=True))
+        return dict(zip(("channel", "spatial"), self.gates(x)))
 
     def forward(self, x):
         check_feature_map("scSE", x, self.channels)

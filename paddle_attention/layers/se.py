@@ -7,7 +7,7 @@ arXiv 1709.01507.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_choice, check_feature_map, hidden_width, pointwise, start_from_zero
+from ._common import AttentionLayer, check_choice, check_feature_map, hidden_width, pointwise, start_from_zero
 
 
 def hard_sigmoid(v):
@@ -18,7 +18,7 @@ def hard_sigmoid(v):
 GATES = {"sigmoid": F.sigmoid, "hard_sigmoid": hard_sigmoid}
 
 
-class SEBlock(nn.Layer):
+class SEBlock(AttentionLayer):
     r"""Rescale every channel by a gate computed from all channels' global averages.
 
     .. math::

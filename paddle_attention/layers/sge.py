@@ -9,10 +9,18 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_divides, check_feature_map, constant, full_precision, size_of, widen
+from ._common import (
+    AttentionLayer,
+    check_divides,
+    check_feature_map,
+    constant,
+    full_precision,
+    size_of,
+    widen,
+)
 
 
-class SGE(nn.Layer):
+class SGE(AttentionLayer):
     r"""Within each group of channels, rescale positions by their similarity to the group's mean.
 
     .. math::

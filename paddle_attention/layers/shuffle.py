@@ -8,10 +8,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_divides, check_feature_map, constant, size_of
+from ._common import AttentionLayer, check_divides, check_feature_map, constant, size_of
 
 
-class ShuffleAttention(nn.Layer):
+class ShuffleAttention(AttentionLayer):
     r"""In every group, a channel gate on one half and a spatial gate on the other; then shuffle.
 
     .. math::

@@ -8,10 +8,10 @@ ZjjConan/SimAM.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import check_feature_map, check_positive_int, full_precision, size_of, widen
+from ._common import AttentionLayer, check_feature_map, check_positive_int, full_precision, size_of, widen
 
 
-class SimAM(nn.Layer):
+class SimAM(AttentionLayer):
     r"""Rescale every element by how far it lies from its channel's mean.
 
     .. math::

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import batch_norm, check_feature_map, check_positive_int, conv
+from ._common import AttentionLayer, batch_norm, check_feature_map, check_positive_int, conv
 
 
 def _branch_keys(conv2="conv{}", bn2="bn{}"):
@@ -29,7 +29,7 @@ class _Branch(nn.Sequential):
         self.add_sublayer("relu", nn.ReLU())
 
 
-class SKConv(nn.Layer):
+class SKConv(AttentionLayer):
     r"""Convolve with several kernels and let each channel choose among the results.
 
     .. math::
@@ -122,7 +122,7 @@ class SKConv(nn.Layer):
         self.channels, self.out_channels, self.M = channels, out_channels, M
         self.split_input = split_input
         self.branches = nn.LayerList(
-            [_Branch(width, out_channels, stride, d, g) for d, g in zip(dilations, groups, strict=True)]
+            [_Branch(width, out_channels, stride, d, g) for d, g in zip(dilations, groups)]
         )
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.fc1 = nn.Sequential(
@@ -143,8 +143,10 @@ class SKConv(nn.Layer):
 
     def _maps(self, x):
         """Each branch's result."""
-        inputs = paddle.split(x, self.M, axis=1) if self.split_input else [x] * self.M
-        return [branch(part) for branch, part in zip(self.branches, inputs, strict=True)]
+        width = self.channels // self.M
+        parts = [x[:, i * width : (i + 1) * width] for i in range(self.M)]
+        inputs = parts if self.split_input else [x] * self.M
+        return [branch(part) for branch, part in zip(self.branches, inputs)]
 
     def _select(self, maps):
         pooled = self.avg_pool(maps[0])
@@ -162,7 +164,7 @@ class SKConv(nn.Layer):
         maps = self._maps(x)
         weights = paddle.unbind(self._select(maps), axis=1)
         y = maps[0] * weights[0]
-        for other, weight in zip(maps[1:], weights[1:], strict=True):
+        for other, weight in zip(maps[1:], weights[1:]):
             y = y + other * weight
         return y
 
@@ -170,7 +172,7 @@ class SKConv(nn.Layer):
         return f"channels={self.channels}, out_channels={self.out_channels}, M={self.M}"
 
 
-class SKBottleneck(nn.Layer):
+class SKBottleneck(AttentionLayer):
     """A ResNet bottleneck whose 3x3 convolution is an :class:`SKConv`.
 
     1x1 convolution to ``planes``, SKConv (with the stride), 1x1 convolution to

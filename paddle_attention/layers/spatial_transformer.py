@@ -9,6 +9,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import (
+    AttentionLayer,
     check_choice,
     check_feature_map,
     check_positive_int,
@@ -20,7 +21,7 @@ from ._common import (
 )
 
 
-class SpatialTransformer(nn.Layer):
+class SpatialTransformer(AttentionLayer):
     r"""Resample the feature map under an affine transformation predicted from it.
 
     .. math::

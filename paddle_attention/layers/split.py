@@ -9,10 +9,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import batch_norm, check_feature_map, check_odd, check_positive_int, conv
+from ._common import AttentionLayer, batch_norm, check_feature_map, check_odd, check_positive_int, conv
 
 
-class SplitAttention(nn.Layer):
+class SplitAttention(AttentionLayer):
     r"""A convolution into ``radix`` splits, among which every channel chooses.
 
     .. math::
@@ -97,15 +97,20 @@ class SplitAttention(nn.Layer):
     def _splits(self, x):
         """The splits, a list of ``[N, out_channels, H, W]``, and their weights, ``[N, radix, out_channels, 1, 1]``."""
         y = F.relu(self.bn0(self.conv(x)))
-        splits = paddle.split(y, self.radix, axis=1) if self.radix > 1 else [y]
+        width = self.out_channels  # slices: the accelerated split fails on a second size
+        splits = [y[:, i * width : (i + 1) * width] for i in range(self.radix)]
         total = splits[0]
         for split in splits[1:]:
             total = total + split
         logits = self.fc2(F.relu(self.bn1(self.fc1(self.avg_pool(total)))))
         if self.radix == 1:
             return splits, F.sigmoid(logits).reshape([0, 1, self.out_channels, 1, 1])
-        logits = logits.reshape([0, self.groups, self.radix, self.out_channels // self.groups])
-        weights = F.softmax(logits.transpose([0, 2, 1, 3]), axis=1)
+        if self.groups == 1:
+            logits = logits.reshape([0, self.radix, self.out_channels, 1, 1])
+        else:
+            logits = logits.reshape([0, self.groups, self.radix, self.out_channels // self.groups])
+            logits = logits.transpose([0, 2, 1, 3])
+        weights = F.softmax(logits, axis=1)
         return splits, weights.reshape([0, self.radix, self.out_channels, 1, 1])
 
     def attention_maps(self, x):
@@ -117,7 +122,7 @@ class SplitAttention(nn.Layer):
         splits, weights = self._splits(x)
         weights = paddle.unbind(weights, axis=1)
         y = splits[0] * weights[0]
-        for split, weight in zip(splits[1:], weights[1:], strict=True):
+        for split, weight in zip(splits[1:], weights[1:]):
             y = y + split * weight
         return y
 

@@ -8,7 +8,16 @@ A. Wong, "Squeeze-and-Attention Networks for Semantic Segmentation", arXiv
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import batch_norm, check_choice, check_feature_map, check_positive_int, conv, size_of
+from ._common import (
+    AttentionLayer,
+    batch_norm,
+    check_choice,
+    check_feature_map,
+    check_positive_int,
+    conv,
+    resize,
+    size_of,
+)
 
 
 def _convolutions(in_channels, out_channels):
@@ -22,7 +31,7 @@ def _convolutions(in_channels, out_channels):
     )
 
 
-class SqueezeAttention(nn.Layer):
+class SqueezeAttention(AttentionLayer):
     r"""Attention computed by convolutions on a smaller map, multiplied with the features and added.
 
     .. math::
@@ -71,7 +80,7 @@ class SqueezeAttention(nn.Layer):
         """The attention A, ``[N, out_channels, H, W]``."""
         attention = self.conv_attn(self.avg_pool(x))
         attention = F.sigmoid(attention) if self.activation == "sigmoid" else F.relu(attention)
-        return F.interpolate(attention, size=size_of(x, (2, 3)), mode="bilinear", align_corners=False)
+        return resize(attention, size_of(x, (2, 3)), align_corners=False)
 
     def attention_maps(self, x):
         """The attention A, ``[N, out_channels, H, W]``."""

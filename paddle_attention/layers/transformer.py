@@ -14,8 +14,9 @@ import math
 import paddle
 from paddle import nn
 
-from ._attend import skew, softmax_attention, softmax_weights
+from ._attend import average, skew, softmax_attention, softmax_weights
 from ._common import (
+    AttentionLayer,
     check_divides,
     check_feature_map,
     check_positive_int,
@@ -225,7 +226,7 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         return super().forward(tgt, memory, own, cross, cache)
 
 
-class PositionalEncoding(nn.Layer):
+class PositionalEncoding(AttentionLayer):
     r"""Add sines and cosines of the position.
 
     .. math::
@@ -265,7 +266,7 @@ class PositionalEncoding(nn.Layer):
         return self.dropout(x + self.pe[:length].astype(x.dtype))
 
 
-class SelfAttention2D(nn.Layer):
+class SelfAttention2D(AttentionLayer):
     r"""Multi-head self-attention among the positions of a feature map, with a shortcut.
 
     .. math::
@@ -347,7 +348,7 @@ class SelfAttention2D(nn.Layer):
         if self.relative:
             with full_precision():
                 weights = self._weights(widen(query), widen(key), x)
-                y = paddle.matmul(widen(value), weights, transpose_y=True).astype(x.dtype)
+                y = average(widen(value), weights).astype(x.dtype)
         else:
             y = softmax_attention(query, key, value, self.head_dim**-0.5)
         height, width = size_of(x, (2, 3))

@@ -7,9 +7,8 @@ LandskapeAI/triplet-attention.
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 
-from ._common import batch_norm, check_feature_map, check_odd, check_positive_int, conv
+from ._common import AttentionLayer, batch_norm, check_feature_map, check_odd, check_positive_int, conv
 from .cbam import max_over_channels
 
 
@@ -20,7 +19,7 @@ def _max_over(x, axis):
     return max_over_channels(x.transpose(order)).transpose(back) if axis != 1 else max_over_channels(x)
 
 
-class _Gate(nn.Layer):
+class _Gate(AttentionLayer):
     """``AttentionGate``: a 7x7 convolution of the [max, mean] over one axis."""
 
     TORCH_KEYS = {"authors": {"conv": "conv.conv", "bn": "conv.bn"}}
@@ -39,7 +38,7 @@ class _Gate(nn.Layer):
         return 2.0 * gate if self.identity_init else gate
 
 
-class TripletAttention(nn.Layer):
+class TripletAttention(AttentionLayer):
     r"""The mean of three rescalings, each by a spatial gate over two of the axes C, H, W.
 
     .. math::

@@ -21,6 +21,8 @@ class AttentionEntry:
         domain: what the weights select among, one of :data:`DOMAINS`.
         computed_by: how the weights are computed.
         applied_by: how the weights are applied to the input.
+        replaces_conv: it takes the place of a convolution (with ``out_channels`` and
+            ``stride``) and does not transform a layer's output.
     """
 
     name: str
@@ -31,19 +33,21 @@ class AttentionEntry:
     domain: str
     computed_by: str
     applied_by: str
+    replaces_conv: bool = False
 
 
 _ENTRIES = {}
 
 
-def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied_by):
+def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv=False):
     """Class decorator that registers a ``paddle.nn.Layer`` as a mechanism.
 
     The arguments are the fields of :class:`AttentionEntry`.
 
     Raises:
-        ValueError: if ``name`` is taken, ``domain`` is unknown, or the first
-            argument of the class is not ``channels``.
+        ValueError: if ``name`` is taken, ``domain`` is unknown, the first
+            argument of the class is not ``channels``, or one that replaces a
+            convolution lacks ``out_channels`` or ``stride``.
     """
 
     def register(cls):
@@ -60,7 +64,14 @@ def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied
                 f"attention {name!r}: the first argument of {cls.__qualname__} must be 'channels', "
                 f"but its arguments are {parameters}"
             )
-        _ENTRIES[name] = AttentionEntry(name, cls, paper, arxiv, year, domain, computed_by, applied_by)
+        if replaces_conv and not {"out_channels", "stride"} <= set(parameters):
+            raise ValueError(
+                f"attention {name!r}: {cls.__qualname__} replaces a convolution and must take "
+                f"out_channels and stride, but its arguments are {parameters}"
+            )
+        _ENTRIES[name] = AttentionEntry(
+            name, cls, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv
+        )
         return cls
 
     return register
