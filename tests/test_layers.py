@@ -1,17 +1,13 @@
 """Every attention layer through the shared tester, and against the authors' numbers."""
 
-from pathlib import Path
-
 import numpy as np
 import paddle
 import pytest
 from cases import CASES
-from layer_tester import LayerTester, parameters_of, relative, trainable
+from layer_tester import LayerTester
 
 from paddle_attention import CBAM, ChannelAttention, SEBlock, SpatialAttention, list_attentions
 from paddle_attention.layers import cbam as cbam_module
-
-DATA = Path(__file__).parent / "data"
 
 ids = {"argvalues": CASES, "ids": str}
 
@@ -143,68 +139,3 @@ def test_running_statistics():
     layer(x)
     np.testing.assert_allclose(layer.bn._mean.numpy(), [0.01 * logits.mean()], rtol=1e-4)
     assert abs(float(layer.bn._variance[0]) - 1) < 0.02 * max(1, logits.var())
-
-
-# --- the authors' own numbers ------------------------------------------------------------
-
-SE_KEYS = {"fc1": "fc.0", "fc2": "fc.2"}
-CBAM_KEYS = {
-    "channel_gate.fc1": "ChannelGate.mlp.1",
-    "channel_gate.fc2": "ChannelGate.mlp.3",
-    "spatial_gate.conv": "SpatialGate.spatial.conv",
-    "spatial_gate.bn": "SpatialGate.spatial.bn",
-}
-STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
-AUTHORS = [
-    ("se_pytorchinsight", lambda: SEBlock(64, reduction=16), SE_KEYS),
-    ("cbam_official", lambda: CBAM(64, reduction=16), CBAM_KEYS),
-]
-
-
-def from_authors(data, prefix, layer, keys):
-    """The authors' tensors in this layer's shapes, under this layer's keys."""
-    found = {}
-    for key, value in layer.state_dict().items():
-        module, _, leaf = key.rpartition(".")
-        array = data.get(f"{prefix}/{keys[module]}.{STATISTICS.get(leaf, leaf)}")
-        if array is not None:
-            found[key] = array.reshape(value.shape)
-    return found
-
-
-@pytest.mark.parametrize(("file", "build", "keys"), AUTHORS, ids=[a[0] for a in AUTHORS])
-def test_authors_numbers(file, build, keys):
-    with np.load(DATA / f"{file}.npz") as archive:
-        data = dict(archive)
-    layer = build()
-    weights = from_authors(data, "sd", layer, keys)
-    assert set(weights) == set(layer.state_dict())
-    layer.set_state_dict(weights)
-
-    layer.eval()
-    x = paddle.to_tensor(data["x"], stop_gradient=False)
-    y = layer(x)
-    assert relative(y.numpy(), data["y"]) < 1e-5
-    (y * paddle.to_tensor(data["r"])).sum().backward()
-    assert relative(x.grad.numpy(), data["gx"]) < 1e-5
-    expected = from_authors(data, "gsd", layer, keys)
-    for key, parameter in trainable(layer):
-        assert relative(parameter.grad.numpy(), expected[key]) < 1e-5, key
-
-    if "y_train" in data:
-        layer.train()
-        x = paddle.to_tensor(data["x"], stop_gradient=False)
-        y = layer(x)
-        assert relative(y.numpy(), data["y_train"]) < 1e-5
-        (y * paddle.to_tensor(data["r"])).sum().backward()
-        assert relative(x.grad.numpy(), data["gx_train"]) < 1e-5
-        after = from_authors(data, "sd_after_train", layer, keys)
-        assert after
-        state = parameters_of(layer)
-        # PyTorch tracks the unbiased variance, Paddle the biased one.
-        n = data["x"].size // data["x"].shape[1]
-        for key, value in after.items():
-            got, before = state[key], weights[key]
-            if key.endswith("_variance"):
-                got = 0.99 * before + (got - 0.99 * before) * n / (n - 1)
-            assert relative(got, value) < 1e-5, key
