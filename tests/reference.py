@@ -341,9 +341,9 @@ def squeeze_attention(x, p, training=False, main=False, activation=sigmoid, size
 # --- context -----------------------------------------------------------------------------
 
 
-def non_local(x, p, training=False, mode="embedded_gaussian", sub_sample=True, bn=True):
+def non_local(x, p, training=False, mode="embedded_gaussian", sub_sample=True, bn=True, pool=max_pool):
     """arXiv 1711.07971, equations 1 to 6."""
-    small = max_pool if sub_sample else lambda v, size: v
+    small = pool if sub_sample else lambda v, size: v
     value = flat(small(conv(x, p, "g"), 2))
     if mode == "gaussian":
         query, key = flat(x), flat(small(x, 2))
