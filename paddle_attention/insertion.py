@@ -157,10 +157,19 @@ def _keep_through_sync_bn():
     nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(convert_and_keep)
 
 
+def _convolutions(layer):
+    """The convolutions in a layer, not counting those of attention inserted before."""
+    return [
+        x
+        for name, x in layer.named_sublayers(include_self=True)
+        if isinstance(x, nn.Conv2D) and not re.search(r"(^|\.)attention\d*(\.|$)", name)
+    ]
+
+
 def _like_convolution(trace, target, arguments):
     """``(channels, arguments)`` of a mechanism that takes the place of ``target``."""
     layer = trace.layers[target]
-    found = [x for x in layer.sublayers(include_self=True) if isinstance(x, nn.Conv2D)]
+    found = _convolutions(layer)
     if len(found) != 1:
         raise ValueError(
             f"layer {target!r} of {trace.title} holds {len(found)} convolutions; only a layer with one "
@@ -457,8 +466,7 @@ class _Trace:
             if max([sizes] if isinstance(sizes, int) else sizes) == 1:
                 continue
             while (parent := name.rpartition(".")[0]) != block:
-                convolutions = [x for x in self.layers[parent].sublayers() if isinstance(x, nn.Conv2D)]
-                if len(convolutions) != 1 or parent not in self.order:
+                if len(_convolutions(self.layers[parent])) != 1 or parent not in self.order:
                     break
                 name = parent
             return name

@@ -374,7 +374,50 @@ class Fussy(nn.Layer):
         raise RuntimeError("only squares of 17")
 
 
+def test_replacing_convolutions(tmp_path):
+    """SKConv takes the place of a convolution, with its channels and stride, in the chosen blocks."""
+    model = resnet18(num_classes=3)
+    model.eval()
+    before = {k: v.numpy() for k, v in model.state_dict().items()}
+    done = insert_attention(model, [{"name": "SKConv", "stages": [2, 4], "groups": 1}, "SE"])
+    replaced = [i for i in done if i.attention == "SKConv"]
+    names = ["layer2.0.conv1", "layer2.1.conv1", "layer4.0.conv1", "layer4.1.conv1"]
+    assert [i.layer for i in replaced] == [i.key for i in replaced] == names
+    assert [i.channels for i in replaced] == [64, 128, 256, 512]
+    assert len(done) == 4 + 8
+    layers = dict(model.named_sublayers())
+    assert layers["layer2.0.conv1"].branches[0].conv._stride == [2, 2]
+    assert layers["layer4.1.conv1"].out_channels == 512
+    assert not layers["layer2.0.conv1"].training
+    after = {k: v.numpy() for k, v in model.state_dict().items()}
+    assert set(before) - set(after) == {f"{name}.weight" for name in names}
+    assert all(np.array_equal(after[k], v) for k, v in before.items() if k in after)
+    x = paddle.randn([2, 3, 64, 64])
+    expected = model(x)
+    assert np.array_equal(copy.deepcopy(model)(x).numpy(), expected.numpy())
+    # The attention put on a layer before stays on what replaces it.
+    insert_attention(model, {"name": "SE", "at": "layer1.0.conv1"})
+    insert_attention(model, {"name": "SKConv", "at": "layer1.0.conv1", "groups": 1})
+    assert "layer1.0.conv1.attention.fc1.weight" in model.state_dict()
+    assert model(x).shape == [2, 3]
+
+
+def test_replacing_a_layer_of_convolution_and_normalisation(arch):
+    """In PaddleClas one layer holds a convolution and what belongs to it; the whole is replaced."""
+    model = arch.ResNet50()
+    done = insert_attention(model, "SplitAttention", stages=1)
+    assert [i.layer for i in done] == [f"blocks.{i}.conv1" for i in range(3)]
+    assert model(paddle.randn([1, 3, 64, 64])).shape == [1, 1000]
+
+
 BAD = [
+    (resnet18, ({"name": "SKConv", "at": "block"},), {}, "SKConv takes the place of a convolution"),
+    (resnet18, ({"name": "SKConv", "stride": 2},), {}, "stride is found from the convolution"),
+    (resnet18, ({"name": "SKConv", "at": "layer1"},), {}, "'layer1' of ResNet holds 4 convolutions"),
+    (resnet18, ({"name": "SKConv", "at": "bn1"},), {}, "'bn1' of ResNet holds 0 convolutions"),
+    (resnet18, (["SKConv", "SplitAttention"],), {}, "'layer1.0.conv1' would be replaced twice"),
+    (resnet18, ({"name": "SKConv", "groups": 3},), {}, "at layer 'layer1.0.conv1' with 64 channels.*groups"),
+    (vgg11, ("SKConv",), {}, "VGG has no residual block"),
     (resnet18, ("SEE",), {}, "unknown attention 'SEE'; did you mean 'SE'"),
     (resnet18, ({"nam": "SE"},), {}, r"\{'nam': 'SE'\} has no 'name'; did you mean 'name'"),
     (resnet18, (7,), {}, "must be a name or a dict .* but got 7"),

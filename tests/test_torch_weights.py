@@ -1,5 +1,6 @@
 """The authors' own numbers: their weights load, and give their outputs, gradients and statistics."""
 
+import re
 import sys
 import types
 from pathlib import Path
@@ -282,3 +283,38 @@ def test_files(tmp_path, monkeypatch):
     pa.load_torch_weights(layer, path)
     assert calls == [{"map_location": "cpu", "weights_only": True}]
     assert layer.fc1.weight.numpy().min() == 2
+
+
+# --- the command -------------------------------------------------------------------------
+
+
+def convert(*arguments):
+    from paddle_attention.cli import main
+
+    return main("convert_torch_weights", [str(a) for a in arguments])
+
+
+def test_command(tmp_path, capsys):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    source, target = tmp_path / "se.safetensors", tmp_path / "se.pdparams"
+    safetensors.save_file({k: v.astype("float32") for k, v in SE.items()}, str(source))
+    assert convert(source, target, "--layer", "SE", "--channels", 8, "-a", "reduction=4") == 0
+    assert f"4 tensors written to {target}" in capsys.readouterr().out
+    layer = pa.SEBlock(8, 4)
+    layer.set_state_dict(paddle.load(str(target)))
+    assert layer.fc2.weight.numpy().min() == 1
+    target.unlink()
+    for arguments, message in (
+        (("--layer", "SE"), "--layer needs --channels"),
+        (("--layer", "SE", "--channels", 8, "-a", "reduction"), "'reduction': expected KEY=VALUE"),
+        (("--layer", "SE", "--channels", 8, "-a", "reduce=4"), "did you mean 'reduction'"),
+        (("--layer", "SE", "--channels", 8, "-a", "reduction=2"), "does not fit SEBlock"),
+        (("--layer", "DAHead", "--channels", 64), "DAHead: .*out_channels"),
+        (("--layer", "SEE", "--channels", 8), "unknown attention 'SEE'"),
+        (("--config", "c.yaml", "--channels", 8), "belong to --layer"),
+    ):
+        assert convert(source, target, *arguments) == 2
+        assert re.search(message, capsys.readouterr().err), message
+    assert convert(source, tmp_path / "se.pth", "--layer", "SE", "--channels", 8) == 2
+    assert "must end in .pdparams" in capsys.readouterr().err
+    assert not target.exists()

@@ -99,6 +99,42 @@ def do_predict(options):
             print(f"{result['file_name']}: {', '.join(classes)}")
 
 
+def do_convert_torch_weights(options):
+    """Write the weights of ``source`` as ``target``."""
+    import yaml
+
+    from .. import layers
+    from ..registry import build_attention, list_attentions
+    from ..torch_weights import load_torch_weights
+    from ..weights import save_file
+
+    if not options.target.endswith(".pdparams"):
+        raise ValueError(f"{options.target}: the target must end in .pdparams")
+    if options.config:
+        if options.channels or options.argument:
+            raise ValueError("--channels and --argument belong to --layer, not to --config")
+        target = ppcls.build_network(ppcls.load_config(options.config, []), "export")
+    else:
+        if options.channels is None:
+            raise ValueError("--layer needs --channels")
+        arguments = {}
+        for item in options.argument:
+            key, separator, value = item.partition("=")
+            if not separator or not key:
+                raise ValueError(f"--argument {item!r}: expected KEY=VALUE")
+            arguments[key] = yaml.safe_load(value)
+        if options.layer in layers.__all__ and options.layer not in {e.name for e in list_attentions()}:
+            try:
+                target = getattr(layers, options.layer)(options.channels, **arguments)
+            except TypeError as error:
+                raise ValueError(f"{options.layer}: {error}") from error
+        else:
+            target = build_attention(options.layer, options.channels, **arguments)
+    load_torch_weights(target, options.source, options.dialect)
+    save_file(target.state_dict(), options.target)
+    print(f"{len(target.state_dict())} tensors written to {os.path.abspath(options.target)}")
+
+
 def do_list(options):
     """Print the registered mechanisms and the networks."""
     from ..networks import list_networks

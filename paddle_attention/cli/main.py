@@ -27,7 +27,7 @@ def main(command=None, arguments=None):
 
     try:
         getattr(commands, f"do_{options.command}")(options)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if options.traceback:
             raise
         sys.stdout.flush()  # so that the error is the last line, also of a redirected output
@@ -67,6 +67,15 @@ def _parser(command):
         prog = os.path.basename(sys.argv[0]) if command == name else None
         _config_options(subparsers.add_parser(name, help=help_text, description=help_text, prog=prog))
     sub = subparsers.add_parser("list", help="list the attention mechanisms and networks")
+    _convert_options(
+        subparsers.add_parser(
+            "convert_torch_weights",
+            help="turn the authors' PyTorch weights into a .pdparams file",
+            description="Turn the authors' PyTorch weights of one layer, or of the network of a YAML, "
+            "into a .pdparams file. Everything must fit.",
+            prog=os.path.basename(sys.argv[0]) if command == "convert_torch_weights" else None,
+        )
+    )
     sub = subparsers.add_parser("run", help="run a PaddleClas script with the networks registered")
     sub.add_argument("script", help="such as tools/train.py, in a PaddleClas checkout")
     sub.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
@@ -86,6 +95,24 @@ def _parser(command):
             help="show the whole traceback of an error",
         )
     return parser
+
+
+def _convert_options(parser):
+    parser.add_argument("source", help=".pth, .pt, .bin or .safetensors")
+    parser.add_argument("target", help="the .pdparams file to write")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--layer", metavar="NAME", help="a layer's name in the registry, or its class")
+    what.add_argument("-c", "--config", help="a YAML, for its whole network")
+    parser.add_argument("--channels", type=_positive, help="channels of the layer")
+    parser.add_argument(
+        "-a",
+        "--argument",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further argument of the layer; may be repeated",
+    )
+    parser.add_argument("--dialect", help="'authors' or 'timm' (default: whose names fit)")
 
 
 def _config_options(parser):
