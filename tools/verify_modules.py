@@ -22,7 +22,7 @@ sys.path[:0] = [ROOT, os.path.join(ROOT, "tests")]
 from paddle_attention.cli.main import set_threads  # noqa: E402
 
 # Arguments for 64 to 512 channels and for 256, where the defaults do not serve.
-ARGUMENTS = {"PSAModule": {"mask_h": 27, "mask_w": 27}}
+ARGUMENTS = {"PSAModule": {"mask_h": 27, "mask_w": 27}, "ShuffleAttention": {"groups": 16}}
 TEXTBOOK = ("NonLocal2D", "PAM", "BaseOC", "PyramidOC", "ASPOC", "SelfAttention2D")
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
@@ -202,11 +202,11 @@ def main():
 
     from paddle_attention import list_attentions
 
-    print(f"Paddle {paddle.__version__}, {os.environ['OMP_NUM_THREADS']} threads\n")
+    lines = [f"Paddle {paddle.__version__}, {os.environ['OMP_NUM_THREADS']} threads", ""]
     head = ["mechanism", "forward", "train", "gradient", "authors", "export oneDNN", "export plain"]
     head += [] if options.quick else ["latency", "memory MB", "textbook MB"]
     head += ["parameters"]
-    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for entry in list_attentions():
         if options.names and entry.name not in options.names:
             continue
@@ -223,16 +223,18 @@ def main():
             row += [f"{memory(entry.name, arguments, True):.0f}" if entry.name in TEXTBOOK else "-"]
         layer = entry.cls(256, **arguments)
         row += [f"{sum(p.size for p in layer.parameters() if not p.stop_gradient):,}"]
-        print("| " + " | ".join(row) + " |", flush=True)
+        lines.append("| " + " | ".join(row) + " |")
+        print(lines[-1], file=sys.stderr, flush=True)
     if not options.quick and (not options.names or "NonLocal2D" in options.names):
-        print("\n| NonLocal2D without sub-sampling | memory MB | textbook MB |\n|---|---|---|")
+        lines += ["", "| NonLocal2D without sub-sampling | memory MB | textbook MB |", "|---|---|---|"]
         for mode in MODES:
             arguments = {"mode": mode, "sub_sample": False}
             mine, textbook = (
                 memory("NonLocal2D", arguments),
                 memory("NonLocal2D", {**arguments, "naive": True}),
             )
-            print(f"| {mode} | {mine:.0f} | {textbook:.0f} |", flush=True)
+            lines.append(f"| {mode} | {mine:.0f} | {textbook:.0f} |")
+    print("\n".join(lines))  # at the end: Paddle Inference prints in between
 
 
 if __name__ == "__main__":

@@ -200,12 +200,21 @@ def unflatten_like(y, x):
 
 
 def spread(gate, x):
-    """A ``[N, C, 1, 1]`` gate on the positions of ``x``.
+    """A gate with axes of size 1 in the shape of ``x``.
 
-    The deployed network multiplies two maps of one layout quickly, and a
-    ``[N, C, 1, 1]`` by a ``[N, 1, H, W]`` slowly.
+    The deployed network multiplies maps of one shape quickly; where one is spread over
+    a row or a column it falls to a kernel four times slower.
     """
-    return gate.expand([-1, -1, *size_of(x, (2, 3))])
+    return gate.expand([-1, x.shape[1], *size_of(x, (2, 3))])
+
+
+def reduce_deployed(reduce, x, axis):
+    """``reduce`` (``paddle.mean`` or ``paddle.max``) along one of the axes 1, 2, 3, kept.
+
+    Deployed networks keep channels last inside, and reduce such a map faster.
+    """
+    y = reduce(x.transpose([0, 2, 3, 1]), axis={1: 3, 2: 1, 3: 2}[axis], keepdim=True)
+    return y.transpose([0, 3, 1, 2])
 
 
 def resize(x, size, align_corners):

@@ -13,7 +13,10 @@ from ._common import (
     check_feature_map,
     check_positive_int,
     conv,
+    is_deployed,
+    reduce_deployed,
     size_of,
+    spread,
     start_from_zero,
 )
 from .se import hard_sigmoid
@@ -59,8 +62,11 @@ class CoordAttention(AttentionLayer):
     def gates(self, x):
         """Gates of the rows ``[N, channels, H, 1]`` and of the columns ``[N, channels, 1, W]``."""
         height = size_of(x, (2,))[0]
-        rows = paddle.mean(x, axis=3, keepdim=True)
-        columns = paddle.mean(x, axis=2, keepdim=True).transpose([0, 1, 3, 2])
+        if is_deployed(self):
+            rows, columns = (reduce_deployed(paddle.mean, x, axis) for axis in (3, 2))
+        else:
+            rows, columns = (paddle.mean(x, axis=axis, keepdim=True) for axis in (3, 2))
+        columns = columns.transpose([0, 1, 3, 2])
         y = self.bn1(self.conv1(paddle.concat([rows, columns], axis=2)))
         y = y * hard_sigmoid(y)
         rows = F.sigmoid(self.conv_h(y[:, :, :height]))
@@ -74,6 +80,8 @@ class CoordAttention(AttentionLayer):
     def forward(self, x):
         check_feature_map("CoordAttention", x, self.channels)
         rows, columns = self.gates(x)
+        if is_deployed(self):
+            rows, columns = spread(rows, x), spread(columns, x)
         return x * columns * rows
 
     def extra_repr(self):

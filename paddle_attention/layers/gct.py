@@ -65,13 +65,14 @@ class GCT(AttentionLayer):
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 2]."""
         with full_precision():
             x = widen(x)
+            alpha, gamma, beta = widen(self.alpha), widen(self.gamma), widen(self.beta)
             if self.mode == "l2":
-                norm = paddle.sqrt(self._sum(x * x) + self.epsilon) * self.alpha
+                norm = paddle.sqrt(self._sum(x * x) + self.epsilon) * alpha
                 scale = paddle.sqrt((norm * norm).mean(axis=1, keepdim=True) + self.epsilon)
             else:
-                norm = self._sum(x if self.after_relu else paddle.abs(x)) * self.alpha
+                norm = self._sum(x if self.after_relu else paddle.abs(x)) * alpha
                 scale = paddle.abs(norm).mean(axis=1, keepdim=True) + self.epsilon
-            return 1.0 + paddle.tanh(norm * (self.gamma / scale) + self.beta)
+            return 1.0 + paddle.tanh(norm * (gamma / scale) + beta)
 
     def attention_maps(self, x):
         """The channel weights, ``[N, channels, 1, 1]``."""

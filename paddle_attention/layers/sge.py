@@ -76,7 +76,7 @@ class SGE(AttentionLayer):
             variance = self.avg_pool(centred * centred) * unbiased
             # The root of an exact 0 has no gradient; 1e-15 is nothing beside the 1e-5.
             deviation = paddle.sqrt(paddle.clip(variance, min=1e-30))
-            logits = centred / (deviation + 1e-5) * self.weight + self.bias
+            logits = centred / (deviation + 1e-5) * widen(self.weight) + widen(self.bias)
             gate = F.sigmoid(logits)
             return (2.0 * gate if self.identity_init else gate).astype(x.dtype)
 

@@ -8,7 +8,17 @@ LandskapeAI/triplet-attention.
 import paddle
 import paddle.nn.functional as F
 
-from ._common import AttentionLayer, batch_norm, check_feature_map, check_odd, check_positive_int, conv
+from ._common import (
+    AttentionLayer,
+    batch_norm,
+    check_feature_map,
+    check_odd,
+    check_positive_int,
+    conv,
+    is_deployed,
+    reduce_deployed,
+    spread,
+)
 from .cbam import max_over_channels
 
 
@@ -32,7 +42,10 @@ class _Gate(AttentionLayer):
 
     def forward(self, x, axis, order):
         """Gate of ``x`` pooled over ``axis``; ``order`` puts that axis first and then restores it."""
-        maps = [_max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]
+        if is_deployed(self):
+            maps = [reduce_deployed(reduce, x, axis) for reduce in (paddle.max, paddle.mean)]
+        else:
+            maps = [_max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]
         pooled = paddle.concat([m.transpose(order) for m in maps], axis=1)
         gate = F.sigmoid(self.bn(self.conv(pooled))).transpose(order)
         return 2.0 * gate if self.identity_init else gate
@@ -82,6 +95,8 @@ class TripletAttention(AttentionLayer):
     def forward(self, x):
         check_feature_map("TripletAttention", x, self.channels)
         maps = list(self.attention_maps(x).values())
+        if is_deployed(self):
+            maps = [spread(gate, x) for gate in maps]
         total = maps[0]
         for gate in maps[1:]:
             total = total + gate
