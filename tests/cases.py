@@ -13,6 +13,15 @@ EVERY = "n c h w"
 AMONG = "n l l"  # positions among positions; l is h * w
 # The key's bias adds the same to all energies of a query, which the softmax does not see.
 KEY_BIAS = ("key_conv.bias",)
+
+
+def scaled(x, maps):
+    """The input times every map."""
+    for gate in maps.values() if isinstance(maps, dict) else [maps]:
+        x = x * gate
+    return x
+
+
 BOTH_FUSIONS = ("channel_add", "channel_mul")
 # From here on sizes are interpolated, in Paddle with float32 factors.
 RESIZED = {"tolerance": 1e-6}
@@ -27,19 +36,20 @@ def emau_constants(stages):
 
 CASES = [
     # channel gates
-    Case("SE", reference.se, {"reduction": 4}, maps=CHANNELS, start="gate"),
+    Case("SE", reference.se, {"reduction": 4}, applied=scaled, maps=CHANNELS, start="gate"),
     Case("SE", reference.se, {"reduction": 8, "bias": False}, (3, 8, 6, 4)),
     Case("SE", reference.se, {"hidden_channels": 3}, (1, 5, 4, 4)),
     Case("SE", partial(reference.se, gate=reference.hard_sigmoid), {"reduction": 2, "gate": "hard_sigmoid"}),
     Case("SE", GATED(reference.se), {"reduction": 2, "identity_init": True}),
-    Case("ECA", reference.eca, {"k_size": 3}, maps=CHANNELS, start="gate"),
+    Case("ECA", reference.eca, {"k_size": 3}, applied=scaled, maps=CHANNELS, start="gate"),
     Case("ECA", reference.eca, {}, (2, 70, 4, 3)),
-    Case("GCT", reference.gct, {}, maps=CHANNELS, start="identity"),
+    Case("GCT", reference.gct, {}, applied=scaled, maps=CHANNELS, start="identity"),
     Case("GCT", partial(reference.gct, mode="l1"), {"mode": "l1"}),
     Case(
         "FcaLayer",
         partial(reference.fca, frequencies=TOP4),
         {"reduction": 2, "freq_sel_method": "top4"},
+        applied=scaled,
         maps=CHANNELS,
         start="gate",
         tolerance=1e-7,  # the basis is float32
@@ -51,14 +61,21 @@ CASES = [
         (2, 4, 7, 7),
         tolerance=1e-7,
     ),
-    Case("ChannelAttention", reference.channel_attention, {"reduction": 4}, maps=CHANNELS, start="gate"),
+    Case(
+        "ChannelAttention",
+        reference.channel_attention,
+        {"reduction": 4},
+        applied=scaled,
+        maps=CHANNELS,
+        start="gate",
+    ),
     Case(
         "ChannelAttention",
         partial(reference.channel_attention, pools=("max",)),
         {"hidden_channels": 3, "pool_types": ["max"], "bias": False},
     ),
     # spatial and mixed gates
-    Case("SpatialAttention", reference.spatial_attention, maps=PIXELS, start="gate"),
+    Case("SpatialAttention", reference.spatial_attention, applied=scaled, maps=PIXELS, start="gate"),
     Case(
         "SpatialAttention",
         partial(reference.spatial_attention, bn=False),
@@ -69,6 +86,7 @@ CASES = [
         "CBAM",
         reference.cbam,
         {"reduction": 4},
+        applied=scaled,
         maps={"channel": CHANNELS, "spatial": PIXELS},
         start="gate",
     ),
@@ -79,28 +97,37 @@ CASES = [
         partial(reference.cbam, pools=("avg",)),
         {"reduction": 2, "pool_types": "avg", "kernel_size": 5},
     ),
-    Case("BAM", reference.bam, {"reduction": 4}, (3, 8, 10, 9), maps=EVERY),
+    Case("BAM", reference.bam, {"reduction": 4}, (3, 8, 10, 9), applied=scaled, maps=EVERY),
     Case(
         "BAM",
         partial(reference.bam, combine=np.add, dilation=2),
         {"reduction": 2, "combine": "add", "dilation_val": 2},
         (2, 4, 5, 9),
     ),
-    Case("SGE", partial(reference.sge, groups=2), {"groups": 2}, maps="n 2 h w", start="gate"),
+    Case(
+        "SGE",
+        partial(reference.sge, groups=2),
+        {"groups": 2},
+        applied=lambda x, m: x * m.repeat(4, axis=1),
+        maps="n 2 h w",
+        start="gate",
+    ),
     Case("SGE", partial(reference.sge, groups=6), {"groups": 6}, (2, 6, 3, 4)),
     Case(
         "CoordAttention",
         reference.coord,
         {"reduction": 4},
+        applied=scaled,
         maps={"row": "n c h 1", "column": "n c 1 w"},
         start="gate",
     ),
     Case("CoordAttention", GATED(reference.coord), {"identity_init": True}, (2, 5, 4, 9)),
-    Case("SimAM", reference.simam, maps=EVERY),
+    Case("SimAM", reference.simam, applied=scaled, maps=EVERY),
     Case("SimAM", partial(reference.simam, e_lambda=0.1), {"e_lambda": 0.1}, (2, 3, 6, 4)),
     Case(
         "TripletAttention",
         reference.triplet,
+        applied=lambda x, m: x * (m["cw"] + m["hc"] + m["hw"]) / 3,
         maps={"cw": "n c 1 w", "hc": "n c h 1", "hw": PIXELS},
         start="gate",
     ),
@@ -110,9 +137,17 @@ CASES = [
         {"no_spatial": True, "kernel_size": 3},
         (2, 4, 6, 5),
     ),
-    Case("scSE", reference.scse, maps={"channel": CHANNELS, "spatial": PIXELS}, start="gate"),
+    Case(
+        "scSE",
+        reference.scse,
+        applied=lambda x, m: np.maximum(x * m["channel"], x * m["spatial"]),
+        maps={"channel": CHANNELS, "spatial": PIXELS},
+        start="gate",
+    ),
     Case("scSE", partial(reference.scse, join=np.add), {"reduction": 4, "aggregate": "add"}),
-    Case("GatherExcite", reference.gather_excite, {"reduction": 4}, maps=CHANNELS, start="gate"),
+    Case(
+        "GatherExcite", reference.gather_excite, {"reduction": 4}, applied=scaled, maps=CHANNELS, start="gate"
+    ),
     Case(
         "GatherExcite",
         partial(reference.gather_excite, extent=2, mlp=False),
@@ -135,6 +170,7 @@ CASES = [
     Case(
         "PolarizedSelfAttention",
         reference.polarized,
+        applied=lambda x, m: x * m["channel"] + x * m["spatial"],
         maps={"channel": CHANNELS, "spatial": PIXELS},
     ),
     Case(
@@ -155,6 +191,7 @@ CASES = [
         reference.squeeze_attention,
         {},
         (2, 4, 6, 7),
+        applied=lambda x, m: x * m + m,
         maps=EVERY,
         **RESIZED,
     ),
@@ -165,7 +202,15 @@ CASES = [
         (2, 4, 7, 5),
         **RESIZED,
     ),
-    Case("HardAttention", reference.hard, {}, maps=PIXELS, dead=("score.*",), differentiable=False),
+    Case(
+        "HardAttention",
+        reference.hard,
+        {},
+        applied=scaled,
+        maps=PIXELS,
+        dead=("score.*",),
+        differentiable=False,
+    ),
     Case(
         "HardAttention",
         partial(reference.hard, k=3, channel=True),
@@ -240,14 +285,15 @@ CASES = [
         start="identity",
         dead=("conv_mask.bias",),
     ),
-    Case("PAM", reference.pam, maps=AMONG, start="identity", dead=KEY_BIAS),
+    Case("PAM", reference.pam, weights_of=2, maps=AMONG, start="identity", dead=KEY_BIAS),
     Case("PAM", reference.pam, {"reduction": 2}, (1, 6, 3, 8), dead=KEY_BIAS),
-    Case("CAM", reference.cam, {}, (2, 5, 3, 4), maps="n c c", start="identity"),
+    Case("CAM", reference.cam, {}, (2, 5, 3, 4), weights_of=2, maps="n c c", start="identity"),
     Case(
         "BaseOC",
         reference.base_oc,
         {"dropout": 0.0},
         (2, 6, 5, 4),
+        weights_of=2,
         maps=[AMONG],
         tolerance=1e-7,  # the effective momentum of a shared normalisation is float32
     ),
@@ -280,6 +326,7 @@ CASES = [
         {"dropout": 0.0, "dilations": [1, 2, 3]},
         (2, 6, 5, 6),
         sizes=TWO,
+        weights_of=2,
         maps="n 6 6",
         **RESIZED,
     ),
@@ -311,6 +358,7 @@ CASES = [
         reference.emau,
         {"k": 3},
         (3, 6, 4, 5),
+        weights_of=2,
         maps="n l 3",
         dead=("conv1.*",),
         constants=emau_constants(3),
@@ -337,11 +385,14 @@ CASES = [
         (2, 5, 4, 3),
         dead=("conv_b.bias",),
     ),
-    Case("ExternalAttention", reference.external, {"k": 5}, maps="n 5 h w", dead=("conv1.bias",)),
+    Case(
+        "ExternalAttention", reference.external, {"k": 5}, weights_of=1, maps="n 5 h w", dead=("conv1.bias",)
+    ),
     Case(
         "SelfAttention2D",
         partial(reference.self_attention, heads=2),
         {"num_heads": 2},
+        weights_of=3,
         maps="n 2 l l",
         start="identity",
         dead=KEY_BIAS,
@@ -360,6 +411,7 @@ CASES = [
             partial(reference.psa, kinds=kinds, size=size, shrink=shrink),
             {"psa_type": psa_type, "mask_h": size[0], "mask_w": size[1], "shrink_factor": shrink},
             (3, 8, 5, 7),
+            weights_of=2,
             maps=dict.fromkeys(kinds, "n 12 12" if shrink == 2 else AMONG),
             tolerance=1e-6 if shrink == 2 else 1e-9,
         )
@@ -383,6 +435,7 @@ CASES = [
         partial(reference.sk, dilations=(1, 2), groups=(1, 4)),
         {"dilations": [1, 2], "groups": [1, 4], "reduction": 2},
         (3, 8, 5, 7),
+        weights_of=1,
         maps="n 2 8 1 1",
     ),
     Case(
@@ -397,7 +450,7 @@ CASES = [
         {"groups": 1, "split_input": True, "min_hidden": 5},
         (3, 6, 4, 4),
     ),
-    Case("SplitAttention", reference.split_attention, {}, (3, 8, 5, 6), maps="n 2 8 1 1"),
+    Case("SplitAttention", reference.split_attention, {}, (3, 8, 5, 6), weights_of=1, maps="n 2 8 1 1"),
     Case(
         "SplitAttention",
         partial(reference.split_attention, radix=3, groups=2, stride=2),

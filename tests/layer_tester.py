@@ -26,6 +26,8 @@ class Case:
         sizes: ``(H, W)`` to run on besides; by default down to a single pixel.
         maps: shape of what ``attention_maps`` returns, in n, c, h, w, l = h * w and numbers,
             or a dict or list of such; None if there is nothing to return.
+        applied: ``(x, maps) -> y`` in NumPy: how the maps make the output, where they do alone.
+        weights_of: axis of the maps along which they sum to 1, where they do.
         start: ``'identity'`` if the layer starts as the identity, ``'gate'`` if it does
             with ``identity_init=True``.
         dead: patterns of parameters that get no gradient, or one that is 0 but for rounding.
@@ -41,6 +43,8 @@ class Case:
     shape: tuple = (2, 8, 5, 7)
     sizes: tuple | None = None
     maps: str | dict | list | None = None
+    applied: callable = None
+    weights_of: int | None = None
     start: str | None = None
     dead: tuple = ()
     differentiable: bool = True
@@ -285,7 +289,15 @@ class LayerTester:
                 assert list(maps.shape) == [int(sizes.get(s, s)) for s in expected.split()]
                 assert np.isfinite(maps.numpy()).all()
 
-        check(layer.attention_maps(x), case.maps)
+        maps = layer.attention_maps(x)
+        check(maps, case.maps)
+        if case.applied is not None:
+            arrays = {k: m.numpy() for k, m in maps.items()} if isinstance(maps, dict) else maps.numpy()
+            np.testing.assert_allclose(before, case.applied(x.numpy(), arrays), rtol=1e-4, atol=1e-5)
+        elif case.weights_of is not None:  # what is weighed sums to 1
+            total = maps[0] if isinstance(maps, list) else maps
+            for one in total.values() if isinstance(total, dict) else [total]:
+                np.testing.assert_allclose(one.sum(axis=case.weights_of).numpy(), 1.0, rtol=1e-4)
         assert np.array_equal(layer(x).numpy(), before)
 
     @staticmethod
