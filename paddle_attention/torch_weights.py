@@ -7,7 +7,10 @@ a function of the array. Where the names depend on the layer's options, a method
 ``torch_keys()`` returns the tables. ``TORCH_COPIES`` names second copies of a part.
 """
 
+import json
+
 import numpy as np
+import paddle
 from paddle import nn
 
 from .weights import _some, set_weights
@@ -38,7 +41,10 @@ def load_torch_weights(layer_or_model, source, dialect=None):
         ValueError: if anything is missing, left over or of another shape. Nothing is changed then.
         ImportError: if reading the file needs a package that is not installed.
     """
-    name, arrays = _read(source)
+    if isinstance(layer_or_model, paddle.DataParallel):
+        load_torch_weights(layer_or_model._layers, source, dialect)
+        return layer_or_model
+    name, arrays = _read(source, layer_or_model)
     known = _dialects(layer_or_model)
     if dialect is not None and dialect not in known:
         raise ValueError(f"dialect must be one of {known}, but got {dialect!r}")
@@ -80,10 +86,14 @@ def _theirs(model, key, dialect):
             entry, change = entry
         name += [entry] if entry else []
         for part in rest[: length or 1]:
-            owner, layer = layer, layer._sub_layers.get(part, layer)
+            owner, layer = layer, layer._sub_layers.get(part)
         rest = rest[length or 1 :]
         if not rest:
             return ".".join(name), change, owner
+        if layer is None:
+            raise ValueError(
+                f"{key} is in the state_dict of {type(model).__name__}, but no sublayer holds it"
+            )
 
 
 def _copies(model, dialect):
@@ -108,9 +118,9 @@ def _translate(model, arrays, dialect):
             array = change(arrays[name]) if change else arrays[name]
         except (ValueError, IndexError):
             array = arrays[name]  # of a shape that cannot be changed: reported below
-        if isinstance(owner, nn.Linear) and key.endswith("weight") and array.ndim == 2:
-            array = array.T
-        if [n for n in array.shape if n != 1] == [n for n in value.shape if n != 1]:
+        if isinstance(owner, nn.Linear) and key.endswith("weight"):
+            array = array.reshape(_without_last_ones(array.shape, 2)).T
+        if _without_last_ones(array.shape) == _without_last_ones(value.shape):
             array = array.reshape(value.shape)
         if list(array.shape) != list(value.shape):
             problems.append(f"{name} is {list(arrays[name].shape)}, not what {key} {list(value.shape)} needs")
@@ -127,7 +137,15 @@ def _translate(model, arrays, dialect):
     return state, problems + [f"{k} is left over" for k in left]
 
 
-def _read(source):
+def _without_last_ones(shape, least=0):
+    """``[o, i, 1, 1]`` and ``[o, i]`` hold the same numbers in the same order."""
+    shape = list(shape)
+    while len(shape) > least and shape[-1] == 1:
+        shape.pop()
+    return shape
+
+
+def _read(source, model):
     """The name of the source for messages, and its arrays."""
     if isinstance(source, str):
         name, source = source, _read_file(source)
@@ -138,7 +156,8 @@ def _read(source):
     for wrapper in ("state_dict", "model"):
         if isinstance(source.get(wrapper), dict):
             source = source[wrapper]
-    if source and all(isinstance(k, str) and k.startswith("module.") for k in source):
+    own = all(k.startswith("module.") for k in model.state_dict())
+    if source and not own and all(isinstance(k, str) and k.startswith("module.") for k in source):
         source = {k[len("module.") :]: v for k, v in source.items()}
     arrays = {}
     for key, value in source.items():
@@ -155,17 +174,50 @@ def _read(source):
     return name, arrays
 
 
+_SAFETENSORS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U8": "<u1",
+    "BOOL": "?",
+}
+
+
+def _read_safetensors(path):
+    """The format is a length, a JSON header and the numbers; its package knows no bfloat16 in NumPy."""
+    with open(path, "rb") as file:
+        content = file.read()
+    end = 8 + int.from_bytes(content[:8], "little")
+    if len(content) < 8 or end > len(content):
+        raise ValueError(f"its header ends at byte {end} of {len(content)}")
+    header, arrays = json.loads(content[8:end].decode("utf-8")), {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _SAFETENSORS:
+            raise ValueError(f"{name} is of type {entry['dtype']}; known are {', '.join(_SAFETENSORS)}")
+        start, stop = entry["data_offsets"]
+        if not 0 <= start <= stop <= len(content) - end:
+            raise ValueError(f"{name} lies at bytes {start} to {stop} of {len(content) - end}")
+        array = np.frombuffer(content[end + start : end + stop], dtype=_SAFETENSORS[entry["dtype"]])
+        if entry["dtype"] == "BF16":  # the upper half of a float32
+            array = (array.astype("<u4") << 16).view("<f4")
+        arrays[name] = array.reshape(entry["shape"])
+    return arrays
+
+
 def _read_file(path):
     with open(path, "rb"):
         pass  # raises FileNotFoundError, which names it
     if path.endswith(".safetensors"):
         try:
-            from safetensors.numpy import load_file
-        except ImportError as error:
-            raise ImportError(f"reading {path} needs safetensors: pip install safetensors") from error
-        try:
-            return load_file(path)
-        except Exception as error:
+            return _read_safetensors(path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} cannot be read as safetensors ({error})") from error
     if not path.endswith((".pth", ".pt", ".bin", ".tar")):
         raise ValueError(f"{path}: give a .pth, .pt, .bin or .safetensors file")

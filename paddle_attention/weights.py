@@ -99,8 +99,7 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
 
 def _as_dtype(value, dtype):
     """Half-precision checkpoints load into float32 networks, and the reverse."""
-    value = paddle.to_tensor(value)
-    return value.astype(dtype) if value.is_floating_point() else value
+    return paddle.to_tensor(value).astype(dtype)
 
 
 def _some(items, limit=3):

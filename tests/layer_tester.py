@@ -301,6 +301,20 @@ class LayerTester:
         assert np.array_equal(layer(x).numpy(), before)
 
     @staticmethod
+    def check_statistics(case):
+        """Training moves every running statistic; looking at the maps moves none."""
+        layer = case.build()
+        statistics = [k for k in layer.state_dict() if k.endswith(("_mean", "_variance"))]
+        layer.train()
+        x = paddle.to_tensor(case.input())
+        before = parameters_of(layer)
+        layer.attention_maps(x)
+        assert all(np.array_equal(v, before[k]) for k, v in parameters_of(layer).items())
+        layer(x)
+        after = parameters_of(layer)
+        assert [k for k in statistics if np.array_equal(after[k], before[k])] == []
+
+    @staticmethod
     def check_start(case):
         """As built, without any training, the layer is the identity in eval mode."""
         kwargs = dict(case.kwargs, identity_init=True) if case.start == "gate" else case.kwargs

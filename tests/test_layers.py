@@ -54,6 +54,11 @@ class TestLayer:
             pytest.skip("no maps in this configuration, or another of the mechanism has them")
         LayerTester.check_attention_maps(case)
 
+    def test_statistics(self, case):
+        if case.maps is None:
+            pytest.skip("no maps in this configuration, or another of the mechanism has them")
+        LayerTester.check_statistics(case)
+
     def test_start(self, case):
         if case.start is None:
             pytest.skip("does not claim to start as the identity")

@@ -131,6 +131,23 @@ def test_large_maps_are_taken_in_turns(name, training, monkeypatch):
         assert relative(lean(x).numpy(), naive(x).numpy()) < 1e-12
 
 
+def test_only_some_need_a_gradient(monkeypatch):
+    """Frozen embeddings, or an input that is an image: Paddle wants None for their gradients."""
+    monkeypatch.setattr(_attend, "_ENERGIES", 50)
+    for wanted in ((0,), (1,), (2,), (0, 2)):
+        tensors = [paddle.randn([1, 3, 12]) for _ in range(3)]
+        for i in wanted:
+            tensors[i].stop_gradient = False
+        _attend.softmax_attention(*tensors).square().sum().backward()
+        got = [None if t.grad is None else t.grad.numpy() for t in tensors]
+        for t in tensors:
+            t.clear_gradient()
+        _attend.softmax_attention_naive(*tensors).square().sum().backward()
+        for g, t in zip(got, tensors, strict=True):
+            assert (g is None) == t.stop_gradient
+            assert g is None or np.allclose(g, t.grad.numpy(), atol=1e-5)
+
+
 def test_energies_are_not_kept(monkeypatch):
     """No product as large as all queries by all keys is ever made, forward or backward."""
     largest = []
@@ -412,7 +429,49 @@ def test_all_keys_blocked_is_finite():
     assert np.isfinite(y.numpy()).all()
 
 
+def test_masks_of_every_head_and_of_other_widths():
+    layer = pa.MultiHeadAttention(8, 2)
+    x = paddle.randn([3, 5, 8])
+    heads = paddle.to_tensor(np.random.RandomState(0).rand(3, 2, 5, 5) < 0.3)
+    expected = layer(x, attn_mask=heads).numpy()
+    assert np.array_equal(layer(x, attn_mask=heads.reshape([6, 5, 5])).numpy(), expected)  # PyTorch's form
+    other = pa.MultiHeadAttention(8, 2, kdim=4, vdim=6)
+    weights = {
+        "q_proj_weight": np.ones((8, 8)),
+        "k_proj_weight": np.ones((8, 4)),
+        "v_proj_weight": np.ones((8, 6)),
+        "in_proj_bias": np.arange(24.0),
+        "out_proj.weight": np.ones((8, 8)),
+        "out_proj.bias": np.ones(8),
+    }
+    pa.load_torch_weights(other, weights)
+    assert other.v_proj.bias.numpy().tolist() == list(range(16, 24))
+    assert other(x, paddle.randn([3, 2, 4]), paddle.randn([3, 2, 6])).shape == [3, 5, 8]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_masks_add_up_to_finite_numbers(dtype):
+    from paddle_attention.layers.transformer import additive_mask
+
+    padding = paddle.to_tensor([[True, False, True]])
+    mask = additive_mask(None, padding, True, (1, 2, 3, 3), dtype).astype("float32").numpy()
+    least = -3e4 if dtype == "float16" else -1e9
+    blocked = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1]], bool)
+    np.testing.assert_allclose(mask[0, 0], np.where(blocked, least, 0), rtol=1e-3)
+
+
+def test_stacks_of_layers():
+    encoder = paddle.nn.TransformerEncoder(pa.TransformerEncoderLayer(8, 2, 16, norm_first=True), 2)
+    assert encoder(paddle.randn([1, 3, 8])).shape == [1, 3, 8]
+    assert encoder.layers[1].normalize_before
+    decoder = paddle.nn.TransformerDecoder(pa.TransformerDecoderLayer(8, 2, 16), 2)
+    assert decoder(paddle.randn([1, 3, 8]), paddle.randn([1, 4, 8])).shape == [1, 3, 8]
+
+
 BAD_MASKS = [
+    ({"attn_mask": paddle.ones([3, 3], dtype="int64")}, "boolean .True = blocked. or floating-point"),
+    ({"attn_mask": paddle.ones([4, 3, 3], dtype="bool")}, r"of shape \[4, 3, 3\] does not fit"),
+    ({"key_padding_mask": paddle.ones([4, 3], dtype="bool")}, r"of shape \[4, 3\] does not fit"),
     ({"attn_mask": paddle.ones([3], dtype="bool")}, r"attn_mask must be .* but got shape \[3\]"),
     ({"key_padding_mask": paddle.ones([1, 3])}, "key_padding_mask must be boolean"),
     ({"key_padding_mask": paddle.ones([3], dtype="bool")}, r"of shape \[3\]"),
@@ -502,7 +561,8 @@ def test_straight_through_gradient():
 
 
 @pytest.mark.parametrize(
-    ("k", "candidates", "kept"), [(0.5, 9, 5), (0.01, 9, 1), (1.0, 9, 9), (4, 9, 4), (20, 9, 9)]
+    ("k", "candidates", "kept"),
+    [(0.07, 100, 7), (0.28, 50, 14), (0.5, 9, 5), (0.01, 9, 1), (1.0, 9, 9), (4, 9, 4), (20, 9, 9)],
 )
 def test_how_many_are_kept(k, candidates, kept):
     layer = pa.HardAttention(2, k=k)
@@ -554,6 +614,10 @@ def test_score_function_gradient_by_its_expectation():
 def test_reinforce_needs_a_draw():
     with pytest.raises(RuntimeError, match="estimator='straight_through'"):
         pa.HardAttention(2).reinforce_loss(paddle.ones([1]))
+    layer = pa.HardAttention(2, estimator="score_function")
+    layer(paddle.randn([3, 2, 4, 4]))
+    with pytest.raises(ValueError, match=r"reward must be \[N\] = \[3\].* but got shape \[3, 1\]"):
+        layer.reinforce_loss(paddle.ones([3, 1]))
 
 
 # --- starts ------------------------------------------------------------------------------
@@ -611,7 +675,10 @@ BAD_ARGUMENTS = [
     (lambda: pa.RCCA(16), "give at least 32 channels"),
     (lambda: pa.BaseOC(8, sizes=[]), "sizes is empty"),
     (lambda: pa.PyramidOC(8, sizes=[0]), "sizes must be a positive integer, but got 0"),
-    (lambda: pa.PyramidOC(8)(paddle.zeros([1, 8, 5, 9])), "map of 5 x 9 has no 6 x 6 blocks"),
+    (
+        lambda: pa.PyramidOC(8)(paddle.zeros([1, 8, 5, 9])),
+        "partition=6 need a map of at least 6 x 6, but got 5 x 9",
+    ),
     (lambda: pa.ASPOC(7), "channels=7 is odd"),
     (lambda: pa.ASPOC(8, dilations=[1, 2]), r"takes three integers, but got \[1, 2\]"),
     (lambda: pa.EMAU(8, momentum=1.5), r"momentum must be within \[0, 1\], but got 1.5"),
@@ -626,6 +693,17 @@ BAD_ARGUMENTS = [
         r"built for feat_size=\(4, 4\), but got an input of shape \[1, 32, 4, 5\]",
     ),
     (lambda: pa.GatherExcite(32, use_mlp=False, identity_init=True), "it has no parameter"),
+    (lambda: pa.GatherExcite(32, extra_params=True, feat_size=7), r"feat_size must be \(H, W\), but got 7"),
+    (
+        lambda: pa.SelfAttention2D(8, relative_size=(7, 0)),
+        "relative_size must be a positive integer, but got 0",
+    ),
+    (lambda: pa.GCT(8, epsilon=-1), "epsilon must be positive, but got -1"),
+    (lambda: pa.PSA(8, normalization_factor=0), "normalization_factor must be positive or None, but got 0"),
+    (
+        lambda: pa.ObjectContextBlock(8, scale=2, partition=2)(paddle.zeros([1, 8, 3, 9])),
+        "need a map of at least 4 x 4, but got 3 x 9",
+    ),
     (lambda: pa.FcaLayer(32, freq_sel_method="top3"), "such as 'top16', but got 'top3'"),
     (lambda: pa.FcaLayer(24), "channels=24 is not divisible by the 16 frequencies"),
     (lambda: pa.FcaLayer(32, dct_h=5), "at least 7, but got 5 and 7"),

@@ -1,5 +1,6 @@
 """The authors' own numbers: their weights load, and give their outputs, gradients and statistics."""
 
+import json
 import re
 import sys
 import types
@@ -216,6 +217,30 @@ SE = {
     "fc.2.weight": np.ones((8, 2)),
     "fc.2.bias": np.ones(8),
 }
+
+
+def test_square_weights_are_transposed_also_in_data_parallel():
+    theirs = {"weight": np.arange(9.0).reshape(3, 3), "bias": np.zeros(3)}
+    plain = pa.load_torch_weights(paddle.nn.Linear(3, 3), theirs)
+    wrapped = paddle.DataParallel(paddle.nn.Linear(3, 3))
+    assert pa.load_torch_weights(wrapped, theirs) is wrapped
+    convolution = {**theirs, "weight": theirs["weight"].reshape(3, 3, 1, 1)}
+    for layer in (plain, wrapped._layers, pa.load_torch_weights(paddle.nn.Linear(3, 3), convolution)):
+        assert np.array_equal(layer.weight.numpy(), theirs["weight"].T)
+
+
+def test_only_axes_of_one_at_the_end_may_differ():
+    theirs = {"weight": np.zeros((2, 2, 1, 3)), "bias": np.zeros(2)}
+    with pytest.raises(ValueError, match=r"weight is \[2, 2, 1, 3\], not what weight \[2, 2, 3, 1\] needs"):
+        pa.load_torch_weights(paddle.nn.Conv2D(2, 2, (3, 1)), theirs)
+
+
+def test_integers_become_the_type_of_the_weights():
+    theirs = {"weight": np.ones((3, 3), "int64"), "bias": [1, 2, 3]}
+    layer = pa.load_torch_weights(paddle.nn.Linear(3, 3), theirs)
+    assert layer.bias.numpy().tolist() == [1, 2, 3]
+
+
 BAD = [
     ({k: v for k, v in SE.items() if k != "fc.2.bias"}, r"fc.2.bias is missing \(for fc2.bias\)"),
     ({**SE, "fc.4.bias": np.ones(8)}, "fc.4.bias is left over"),
@@ -255,12 +280,42 @@ def test_copies_must_be_equal():
         pa.load_torch_weights(pa.BaseOC(32, 32, 16, 24), weights)
 
 
-def test_files(tmp_path, monkeypatch):
+def write_safetensors(path, arrays, kind="F32"):
+    header, content = {"__metadata__": {"format": "pt"}}, b""
+    for name, array in arrays.items():
+        data = np.asarray(array, "<f4")
+        data = data.tobytes() if kind == "F32" else (data.view("<u4") >> 16).astype("<u2").tobytes()
+        header[name] = {
+            "dtype": kind,
+            "shape": list(array.shape),
+            "data_offsets": [len(content), len(content) + len(data)],
+        }
+        content += data
+    header = json.dumps(header).encode()
+    Path(path).write_bytes(len(header).to_bytes(8, "little") + header + content)
+
+
+def test_safetensors_of_its_own_package(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     path = str(tmp_path / "se.safetensors")
-    safetensors.save_file({k: v.astype("float32") for k, v in SE.items()}, path)
+    safetensors.save_file({k: v.astype("float16") for k, v in SE.items()}, path)
+    assert pa.load_torch_weights(pa.SEBlock(8, 4), path).fc1.weight.numpy().min() == 1
+    write_safetensors(tmp_path / "own.safetensors", SE)
+    assert all(
+        np.array_equal(v, SE[k]) for k, v in safetensors.load_file(tmp_path / "own.safetensors").items()
+    )
+
+
+def test_files(tmp_path, monkeypatch):
+    path = str(tmp_path / "se.safetensors")
+    write_safetensors(path, SE)
     layer = pa.load_torch_weights(pa.SEBlock(8, 4), path)
     assert layer.fc1.weight.numpy().min() == 1
+    write_safetensors(path, {k: v * 1.5 for k, v in SE.items()}, "BF16")
+    assert pa.load_torch_weights(layer, path).fc1.weight.numpy().min() == 1.5
+    Path(path).write_bytes(Path(path).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"se.safetensors cannot be read as safetensors \(fc.2.bias lies at"):
+        pa.load_torch_weights(layer, path)
     Path(path).write_bytes(Path(path).read_bytes()[:40])
     with pytest.raises(ValueError, match=r"se.safetensors cannot be read as safetensors"):
         pa.load_torch_weights(layer, path)
@@ -295,9 +350,8 @@ def convert(*arguments):
 
 
 def test_command(tmp_path, capsys):
-    safetensors = pytest.importorskip("safetensors.numpy")
     source, target = tmp_path / "se.safetensors", tmp_path / "se.pdparams"
-    safetensors.save_file({k: v.astype("float32") for k, v in SE.items()}, str(source))
+    write_safetensors(source, SE)
     assert convert(source, target, "--layer", "SE", "--channels", 8, "-a", "reduction=4") == 0
     assert f"4 tensors written to {target}" in capsys.readouterr().out
     layer = pa.SEBlock(8, 4)

@@ -66,11 +66,18 @@ class _Recompute(PyLayer):
     def forward(ctx, query, key, value, scale, chunk):
         ctx.save_for_backward(query, key, value)
         ctx.scale, ctx.chunk = scale, chunk
+        ctx.wanted = [not t.stop_gradient for t in (query, key, value)]
         return _in_turns(query, key, value, scale, chunk)
 
     @staticmethod
     def backward(ctx, gradient):
-        query, key, value = ctx.saved_tensor()
+        with full_precision():  # as the forward pass, wherever backward is called
+            found = _Recompute._gradients(ctx, gradient, *ctx.saved_tensor())
+        # Paddle wants None for what needs no gradient.
+        return tuple(g if wanted else None for g, wanted in zip(found, ctx.wanted))
+
+    @staticmethod
+    def _gradients(ctx, gradient, query, key, value):
         query_parts, key_gradient, value_gradient = [], None, None
         for i, j in _turns(query, key, ctx.chunk):
             part, wanted = query[:, :, i:j], gradient[:, :, i:j]

@@ -1,13 +1,36 @@
 """What the layers share: argument checks, convolutions with a chosen start, precision, shapes."""
 
 import contextlib
+import functools
 import math
 
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
+from paddle.framework import in_dynamic_or_pir_mode
 
 HALF = (paddle.float16, paddle.bfloat16)
+
+
+def _only_looks(method):
+    """``method`` that leaves the running statistics as they are, also in train mode."""
+
+    @functools.wraps(method)
+    def look(self, *args, **kwargs):
+        statistics = [
+            t
+            for layer in self.sublayers()
+            for t in (getattr(layer, "_mean", None), getattr(layer, "_variance", None))
+            if self.training and isinstance(t, paddle.Tensor)
+        ]
+        before = [t.clone() for t in statistics]
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            for t, value in zip(statistics, before):
+                t.set_value(value)
+
+    return look
 
 
 class AttentionLayer(nn.Layer):
@@ -21,6 +44,8 @@ class AttentionLayer(nn.Layer):
         super().__init_subclass__()
         if "forward" in vars(cls):
             paddle.jit.not_to_static(cls.forward)
+        if "attention_maps" in vars(cls):
+            cls.attention_maps = _only_looks(cls.attention_maps)
 
 
 # --- checks ------------------------------------------------------------------------------
@@ -50,6 +75,15 @@ def check_positive_int(layer_name, **values):
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{layer_name}: {name} must be a positive integer, but got {value!r}")
+
+
+def check_pair(layer_name, name, value):
+    """``value`` as a tuple of two positive ints; raise ValueError if it is not that."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise ValueError(f"{layer_name}: {name} must be (H, W), but got {value!r}")
+    for size in value:
+        check_positive_int(layer_name, **{name: size})
+    return tuple(value)
 
 
 def check_odd(layer_name, name, value):
@@ -169,7 +203,8 @@ def full_precision():
 
     For energies, softmax and sums of squares, which overflow or lose too much in half precision.
     """
-    return paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else contextlib.nullcontext()
+    # Paddle 2.6 takes no such context in a static graph.
+    return paddle.amp.auto_cast(enable=False) if in_dynamic_or_pir_mode() else contextlib.nullcontext()
 
 
 def widen(x):

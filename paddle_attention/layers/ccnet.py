@@ -73,8 +73,9 @@ class CrissCrossAttention(AttentionLayer):
 
     def attention_maps(self, x):
         """``{'column': [N, H, W, H], 'row': [N, H, W, W]}``: weights of each position's column and row."""
+        query, key = self.query_conv(x), self.key_conv(x)
         with full_precision():
-            column, row = self._weights(widen(self.query_conv(x)), widen(self.key_conv(x)))
+            column, row = self._weights(widen(query), widen(key))
         return {"column": column, "row": row}
 
     def forward(self, x):

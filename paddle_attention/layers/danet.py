@@ -102,6 +102,10 @@ class CAM(AttentionLayer):
 
     def attention_maps(self, x):
         """Weights of channels (last axis) for channels (middle), ``[N, channels, channels]``."""
+        return self._weights(x)
+
+    @staticmethod
+    def _weights(x):
         with full_precision():
             flat = widen(x).flatten(2)
             # softmax(max - e) is softmax(-e): a constant of the row cancels, in the gradient too.
@@ -109,7 +113,7 @@ class CAM(AttentionLayer):
 
     def forward(self, x):
         check_feature_map("CAM", x, self.channels)
-        weights = self.attention_maps(x)
+        weights = self._weights(x)
         with full_precision():
             y = paddle.matmul(weights, widen(x).flatten(2)).astype(x.dtype)
         return self.gamma * unflatten_like(y, x) + x

@@ -48,7 +48,8 @@ class ECA(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    TORCH_KEYS = {"authors": {"conv.weight": ("conv.weight", lambda w: w[..., None])}}
+    _KEYS = {"conv.weight": ("conv.weight", lambda w: w[..., None])}
+    TORCH_KEYS = {"authors": _KEYS, "timm": _KEYS}
 
     def __init__(self, channels, k_size=None, gamma=2, b=1, identity_init=False):
         super().__init__()

@@ -97,8 +97,9 @@ class EMAU(AttentionLayer):
 
     def attention_maps(self, x):
         """Responsibilities of the bases for the positions, ``[N, H * W, k]``; they sum to 1 over k."""
+        features = self.conv1(x)
         with full_precision():
-            return self._iterate(widen(self.conv1(x)).flatten(2))[1]
+            return self._iterate(widen(features).flatten(2))[1]
 
     def forward(self, x):
         check_feature_map("EMAU", x, self.channels)

@@ -14,6 +14,7 @@ from ._common import (
     AttentionLayer,
     batch_norm,
     check_feature_map,
+    check_pair,
     check_positive_int,
     conv,
     hidden_width,
@@ -86,7 +87,7 @@ class GatherExcite(AttentionLayer):
                         "GatherExcite: extra_params with extent=0 is a convolution of the whole map; "
                         "give feat_size=(H, W)"
                     )
-                self.feat_size = tuple(feat_size)
+                self.feat_size = check_pair("GatherExcite", "feat_size", feat_size)
                 whole = conv(channels, channels, self.feat_size, bias=False, groups=channels)
                 self.gather.add_sublayer("conv1", whole)
                 self.gather.add_sublayer("norm1", batch_norm(channels))

@@ -47,6 +47,8 @@ class GCT(AttentionLayer):
         super().__init__()
         check_positive_int("GCT", channels=channels)
         check_choice("GCT", "mode", mode, ("l1", "l2"))
+        if not epsilon > 0:
+            raise ValueError(f"GCT: epsilon must be positive, but got {epsilon!r}")
         self.channels, self.epsilon, self.mode, self.after_relu = channels, epsilon, mode, after_relu
         shape = [1, channels, 1, 1]
         self.alpha = self.create_parameter(shape, attr=constant(1.0))

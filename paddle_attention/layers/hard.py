@@ -83,9 +83,9 @@ class HardAttention(AttentionLayer):
         candidates = size_of(scores, (1,))[0]
         if isinstance(self.k, int):
             return self.k  # a rank is below it also where there are fewer
-        if isinstance(candidates, int):
-            return math.ceil(self.k * candidates)
-        return paddle.ceil(candidates.astype("float32") * self.k).astype("int64")
+        if isinstance(candidates, int):  # less a little: 0.07 * 100 is above 7 in floating point
+            return math.ceil(self.k * candidates - 1e-6)
+        return paddle.ceil(candidates.astype("float64") * self.k - 1e-6).astype("int64")
 
     @staticmethod
     def _largest(scores, number):
@@ -111,7 +111,8 @@ class HardAttention(AttentionLayer):
             scores = widen(scores)
             number = self._number(scores)
             if self.estimator == "score_function" and self.training:
-                mask, self.log_prob = self._draw(scores, number)
+                mask, log_prob = self._draw(scores, number)
+                self.log_prob = log_prob if paddle.in_dynamic_mode() else None
             else:
                 mask, _ = self._largest(scores.detach(), number)
                 if self.estimator == "straight_through" and self.training:
@@ -131,11 +132,18 @@ class HardAttention(AttentionLayer):
 
         Raises:
             RuntimeError: if no forward pass in train mode with ``estimator='score_function'`` came before.
+            ValueError: if the reward is not ``[N]``.
         """
         if self.log_prob is None:
             raise RuntimeError(
-                "HardAttention: reinforce_loss needs a forward pass in train mode with "
-                f"estimator='score_function' before it, but estimator={self.estimator!r}"
+                "HardAttention: reinforce_loss needs a forward pass in train mode, not in a static graph, with "
+                f"estimator='score_function' before it; here training={self.training}, "
+                f"estimator={self.estimator!r}"
+            )
+        if list(reward.shape) != list(self.log_prob.shape):
+            raise ValueError(
+                f"HardAttention: the reward must be [N] = {list(self.log_prob.shape)}, one for each image of the "
+                f"last forward pass, but got shape {list(reward.shape)}"
             )
         return -((reward - baseline).detach() * self.log_prob).mean()
 

@@ -70,7 +70,7 @@ class _NonLocal(AttentionLayer):
 
     def _halves(self, query, key):
         """``a_i`` and ``b_j`` of ReLU(a_i + b_j): the projection of [theta, phi] is a sum of two."""
-        weight = self.concat_project.weight.flatten(1)
+        weight = self.concat_project.weight.flatten(1).astype(query.dtype)
         half = self.inter_channels
         project = (paddle.matmul(weight[:, :half], query), paddle.matmul(weight[:, half:], key))
         return [t.squeeze(1) for t in project]

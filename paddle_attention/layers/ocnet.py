@@ -132,6 +132,12 @@ class ObjectContextBlock(AttentionLayer):
 
     def forward(self, x):
         check_feature_map("ObjectContextBlock", x, self.channels)
+        least = self.scale * self.partition
+        if any(0 <= n < least for n in x.shape[2:]):
+            raise ValueError(
+                f"ObjectContextBlock: scale={self.scale} and partition={self.partition} need a map of at least "
+                f"{least} x {least}, but got {x.shape[2]} x {x.shape[3]}"
+            )
         small = x if self.pool is None else self.pool(x)
         key, value = self.f_key(small), self.f_value(small)
         rows = [
@@ -253,12 +259,6 @@ class PyramidOC(AttentionLayer):
 
     def forward(self, x):
         check_feature_map("PyramidOC", x, self.channels)
-        shape = list(x.shape)
-        if any(0 <= n < max(self.sizes) for n in shape[2:]):
-            raise ValueError(
-                f"PyramidOC: a map of {shape[2]} x {shape[3]} has no {max(self.sizes)} x {max(self.sizes)} "
-                f"blocks; give smaller sizes than {self.sizes} or a larger map"
-            )
         parts = [self.up_dr(x)] + [stage(x) for stage in self.stages]
         return self.conv_bn_dropout(paddle.concat(parts, axis=1))
 

@@ -104,6 +104,10 @@ class PSA(AttentionLayer):
         psa_type = TYPES.get(psa_type, psa_type)
         if isinstance(psa_type, bool) or psa_type not in (0, 1, 2):
             raise ValueError(f"PSA: psa_type must be one of {TYPES}, but got {psa_type!r}")
+        if normalization_factor is not None and not normalization_factor > 0:
+            raise ValueError(
+                f"PSA: normalization_factor must be positive or None, but got {normalization_factor!r}"
+            )
         self.channels, self.psa_type, self.compact = channels, psa_type, compact
         self.shrink_factor, self.mask_h, self.mask_w = shrink_factor, mask_h, mask_w
         self.normalization_factor = mask_h * mask_w if normalization_factor is None else normalization_factor

@@ -61,6 +61,9 @@ class ScaleAttention(AttentionLayer):
 
     def attention_maps(self, features):
         """The weights of the scales, ``[N, num_scales, H, W]``; they sum to 1 over the scales."""
+        return self._weights(features)
+
+    def _weights(self, features):
         if not isinstance(features, (list, tuple)) or len(features) != self.num_scales:
             got = len(features) if isinstance(features, (list, tuple)) else type(features).__name__
             raise ValueError(
@@ -75,7 +78,7 @@ class ScaleAttention(AttentionLayer):
 
     def forward(self, features, maps=None):
         maps = features if maps is None else maps
-        weights = self.attention_maps(features)
+        weights = self._weights(features)
         if len(maps) != self.num_scales:
             raise ValueError(
                 f"ScaleAttention takes num_scales={self.num_scales} maps to merge, but got {len(maps)}"

@@ -16,9 +16,11 @@ from paddle import nn
 
 from ._attend import average, skew, softmax_attention, softmax_weights
 from ._common import (
+    HALF,
     AttentionLayer,
     check_divides,
     check_feature_map,
+    check_pair,
     check_positive_int,
     conv,
     full_precision,
@@ -27,57 +29,96 @@ from ._common import (
     widen,
 )
 
-_BLOCKED = -1e9
-
 
 def _thirds(part):
     return lambda w: w.reshape(3, w.shape[0] // 3, *w.shape[1:])[part]
 
 
-def additive_mask(attn_mask=None, key_padding_mask=None, is_causal=False, lengths=None, dtype="float32"):
+def additive_mask(
+    attn_mask=None, key_padding_mask=None, is_causal=False, sizes=(None, 1, None, None), dtype="float32"
+):
     """One mask to add to the energies, from PyTorch's masks.
 
     Args:
-        attn_mask (Tensor, optional): ``[L, S]``, ``[N, L, S]`` or ``[N, heads, L, S]``; boolean,
-            ``True`` where a query may *not* see a key, or numbers to add.
+        attn_mask (Tensor, optional): ``[L, S]``, ``[N, L, S]``, ``[N * heads, L, S]`` or
+            ``[N, heads, L, S]``; boolean, ``True`` where a query may *not* see a key, or
+            floating-point numbers to add.
         key_padding_mask (Tensor, optional): ``[N, S]`` boolean, ``True`` for keys that no query may see.
         is_causal (bool): a query may not see later keys.
-        lengths (tuple, optional): ``(L, S)``, for ``is_causal``.
-        dtype (str): type of the result.
+        sizes (tuple): ``(N, heads, L, S)``, to check against and for ``is_causal``; unknown ones are
+            None or tensors.
+        dtype: type of the result.
 
     Returns:
         Tensor that broadcasts to ``[N, heads, L, S]``, or None if nothing is masked. Blocked
-        keys get -1e9: a query all of whose keys are blocked sees all alike
-        (where PyTorch gives NaN).
+        keys get -1e9 (-3e4 in half precision): a query all of whose keys are blocked sees all
+        alike (where PyTorch gives NaN).
 
     Raises:
         ValueError: for masks of another shape or type.
     """
-    total = None
-
-    def add(mask):
-        return mask if total is None else total + mask
-
+    batch, heads, queries, keys = sizes
+    blocked, added = [], None
     if attn_mask is not None:
-        rank = len(attn_mask.shape)
-        if rank not in (2, 3, 4):
-            raise ValueError(
-                f"attn_mask must be [L, S], [N, L, S] or [N, heads, L, S], but got shape {list(attn_mask.shape)}"
-            )
-        mask = attn_mask.unsqueeze(1) if rank == 3 else attn_mask
-        total = mask.astype(dtype) * _BLOCKED if mask.dtype == paddle.bool else mask.astype(dtype)
+        mask = _four_axes(attn_mask, batch, heads)
+        _check_sizes("attn_mask", attn_mask, mask.shape, (batch, heads, queries, keys))
+        if mask.dtype == paddle.bool:
+            blocked.append(mask)
+        else:
+            added = mask.astype(dtype)
     if key_padding_mask is not None:
         if key_padding_mask.dtype != paddle.bool or len(key_padding_mask.shape) != 2:
             raise ValueError(
                 "key_padding_mask must be boolean [N, S], True for keys to ignore, but got "
                 f"{key_padding_mask.dtype} of shape {list(key_padding_mask.shape)}"
             )
-        total = add(key_padding_mask.unsqueeze([1, 2]).astype(dtype) * _BLOCKED)
+        _check_sizes("key_padding_mask", key_padding_mask, key_padding_mask.shape, (batch, keys))
+        blocked.append(key_padding_mask.unsqueeze([1, 2]))
     if is_causal:
-        queries, keys = lengths
-        later = paddle.triu(paddle.ones([queries, keys], dtype=dtype), diagonal=1)
-        total = add(later * _BLOCKED)
-    return total
+        later = paddle.triu(paddle.ones([queries, keys], dtype="int32"), diagonal=1)
+        blocked.append(later.astype("bool").unsqueeze([0, 1]))
+    least = -3e4 if dtype in HALF or dtype in ("float16", "bfloat16") else -1e9
+    if added is not None:
+        added = paddle.clip(added, min=least)  # -inf in every place of a row would be NaN
+    if not blocked:
+        return added
+    together = blocked[0]
+    for mask in blocked[1:]:
+        together = paddle.logical_or(together, mask)
+    # Blocked twice is no more than once.
+    total = together.astype(dtype) * least
+    return total if added is None else paddle.clip(total + added, min=least)
+
+
+def _four_axes(mask, batch, heads):
+    """``mask`` so that it broadcasts to ``[N, heads, L, S]``."""
+    shape = list(mask.shape)
+    if mask.dtype != paddle.bool and not paddle.is_floating_point(mask):
+        raise ValueError(
+            f"attn_mask must be boolean (True = blocked) or floating-point numbers to add, but got {mask.dtype}"
+        )
+    if len(shape) == 2:
+        return mask.unsqueeze([0, 1])
+    if len(shape) == 4:
+        return mask
+    if len(shape) != 3:
+        raise ValueError(
+            f"attn_mask must be [L, S], [N, L, S], [N * heads, L, S] or [N, heads, L, S], but got shape {shape}"
+        )
+    if isinstance(batch, int) and batch > 0 and heads > 1 and shape[0] == batch * heads:
+        return mask.reshape([batch, heads, *shape[1:]])
+    return mask.unsqueeze(1)
+
+
+def _check_sizes(name, given, shape, wanted):
+    """Raise ValueError where a known size is neither 1 nor the wanted one."""
+    for got, size in zip(shape, wanted):
+        known = isinstance(got, int) and isinstance(size, int) and got > 0 and size > 0
+        if known and got not in (1, size):
+            raise ValueError(
+                f"{name} of shape {list(given.shape)} does not fit the attention of sizes "
+                f"{[s for s in wanted if isinstance(s, int)]}"
+            )
 
 
 class MultiHeadAttention(nn.MultiHeadAttention):
@@ -104,13 +145,18 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         ValueError: if ``num_heads`` does not divide ``embed_dim``, or for a bad mask.
     """
 
-    TORCH_KEYS = {
-        "authors": {
-            f"{name}_proj.{leaf}": (f"in_proj_{leaf}", _thirds(part))
-            for part, name in enumerate("qkv")
-            for leaf in ("weight", "bias")
-        }
-    }
+    def torch_keys(self):
+        """PyTorch packs the three projections unless keys or values have their own width."""
+        if self.kdim == self.vdim == self.embed_dim:
+            packed = {
+                f"{name}_proj.{leaf}": (f"in_proj_{leaf}", _thirds(part))
+                for part, name in enumerate("qkv")
+                for leaf in ("weight", "bias")
+            }
+            return {"authors": packed}
+        weights = {f"{name}_proj.weight": f"{name}_proj_weight" for name in "qkv"}
+        biases = {f"{name}_proj.bias": ("in_proj_bias", _thirds(part)) for part, name in enumerate("qkv")}
+        return {"authors": {**weights, **biases}}
 
     def __init__(self, embed_dim, num_heads, dropout=0.0, kdim=None, vdim=None, bias=True):
         check_divides("MultiHeadAttention", embed_dim, num_heads=num_heads)
@@ -121,18 +167,19 @@ class MultiHeadAttention(nn.MultiHeadAttention):
     ):
         key = query if key is None else key
         value = key if value is None else value
-        if key_padding_mask is not None or is_causal or (attn_mask is not None and not _is_added(attn_mask)):
-            lengths = (size_of(query, (1,))[0], size_of(key, (1,))[0])
-            attn_mask = additive_mask(attn_mask, key_padding_mask, is_causal, lengths, query.dtype)
+        attn_mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
         return super().forward(query, key, value, attn_mask, cache)
+
+    def _mask(self, query, key, attn_mask, key_padding_mask, is_causal):
+        sizes = (*size_of(query, (0,)), self.num_heads, *size_of(query, (1,)), *size_of(key, (1,)))
+        return additive_mask(attn_mask, key_padding_mask, is_causal, sizes, query.dtype)
 
     def attention_maps(
         self, query, key=None, value=None, attn_mask=None, key_padding_mask=None, is_causal=False
     ):
         """The weights of every head, ``[N, num_heads, L, S]``."""
         key = query if key is None else key
-        lengths = (size_of(query, (1,))[0], size_of(key, (1,))[0])
-        mask = additive_mask(attn_mask, key_padding_mask, is_causal, lengths, query.dtype)
+        mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
 
         def heads(x):
             return x.reshape([0, 0, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3])
@@ -140,11 +187,6 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         q, k = heads(self.q_proj(query)), heads(self.k_proj(key))
         energy = paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True)
         return nn.functional.softmax(energy if mask is None else energy + mask)
-
-
-def _is_added(mask):
-    """Whether Paddle's layer takes the mask as it is: numbers that broadcast to [N, heads, L, S]."""
-    return mask.dtype != paddle.bool and len(mask.shape) in (2, 4)
 
 
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
@@ -161,6 +203,9 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
         activation (str): ``'relu'`` or ``'gelu'``.
         norm_first (bool): normalise before the attention and the network, not after.
 
+    A ``paddle.nn.TransformerEncoder`` of these layers takes booleans by Paddle's own rule (True =
+    seen); give it the numbers of :func:`additive_mask`.
+
     Shape:
         ``src`` ``[N, L, d_model]`` in, the same out. Masks: see :func:`additive_mask`.
     """
@@ -172,10 +217,18 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
         check_positive_int("TransformerEncoderLayer", dim_feedforward=dim_feedforward)
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
         self.self_attn = MultiHeadAttention(d_model, nhead, dropout)
+        # What paddle.nn.TransformerEncoder makes its copies from.
+        self._config = {
+            "d_model": d_model,
+            "nhead": nhead,
+            "dim_feedforward": dim_feedforward,
+            "dropout": dropout,
+            "activation": activation,
+            "norm_first": norm_first,
+        }
 
     def forward(self, src, src_mask=None, cache=None, src_key_padding_mask=None, is_causal=False):
-        length = size_of(src, (1,))[0]
-        mask = additive_mask(src_mask, src_key_padding_mask, is_causal, (length, length), src.dtype)
+        mask = self.self_attn._mask(src, src, src_mask, src_key_padding_mask, is_causal)
         return super().forward(src, mask, cache)
 
     def attention_maps(self, src, src_mask=None, src_key_padding_mask=None, is_causal=False):
@@ -208,6 +261,15 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
         self.self_attn = MultiHeadAttention(d_model, nhead, dropout)
         self.cross_attn = MultiHeadAttention(d_model, nhead, dropout)
+        # What paddle.nn.TransformerDecoder makes its copies from.
+        self._config = {
+            "d_model": d_model,
+            "nhead": nhead,
+            "dim_feedforward": dim_feedforward,
+            "dropout": dropout,
+            "activation": activation,
+            "norm_first": norm_first,
+        }
 
     def forward(
         self,
@@ -220,9 +282,8 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         memory_key_padding_mask=None,
         tgt_is_causal=False,
     ):
-        length, source = size_of(tgt, (1,))[0], size_of(memory, (1,))[0]
-        own = additive_mask(tgt_mask, tgt_key_padding_mask, tgt_is_causal, (length, length), tgt.dtype)
-        cross = additive_mask(memory_mask, memory_key_padding_mask, False, (length, source), tgt.dtype)
+        own = self.self_attn._mask(tgt, tgt, tgt_mask, tgt_key_padding_mask, tgt_is_causal)
+        cross = self.cross_attn._mask(tgt, memory, memory_mask, memory_key_padding_mask, False)
         return super().forward(tgt, memory, own, cross, cache)
 
 
@@ -303,9 +364,7 @@ class SelfAttention2D(AttentionLayer):
         self.out_conv = conv(channels, channels, bias=bias, zero=True)
         self.relative = relative_size is not None
         if self.relative:
-            height, width = relative_size
-            check_positive_int("SelfAttention2D", relative_size=height)
-            check_positive_int("SelfAttention2D", relative_size=width)
+            height, width = check_pair("SelfAttention2D", "relative_size", relative_size)
             attr = paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, self.head_dim**-0.5))
             self.rel_h = self.create_parameter([self.head_dim, 2 * height - 1], attr=attr)
             self.rel_w = self.create_parameter([self.head_dim, 2 * width - 1], attr=attr)

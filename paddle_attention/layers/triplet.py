@@ -87,6 +87,9 @@ class TripletAttention(AttentionLayer):
 
     def attention_maps(self, x):
         """``{'cw': [N, channels, 1, W], 'hc': [N, channels, H, 1], 'hw': [N, 1, H, W]}``."""
+        return self._gates(x)
+
+    def _gates(self, x):
         maps = {"cw": self.cw(x, 2, [0, 2, 1, 3]), "hc": self.hc(x, 3, [0, 3, 2, 1])}
         if self.hw is not None:
             maps["hw"] = self.hw(x, 1, [0, 1, 2, 3])
@@ -94,7 +97,7 @@ class TripletAttention(AttentionLayer):
 
     def forward(self, x):
         check_feature_map("TripletAttention", x, self.channels)
-        maps = list(self.attention_maps(x).values())
+        maps = list(self._gates(x).values())
         if is_deployed(self):
             maps = [spread(gate, x) for gate in maps]
         total = maps[0]
