@@ -20,7 +20,7 @@ import paddle
 from paddle import nn
 
 from .naming import did_you_mean
-from .registry import build_attention, check_arguments, get_attention
+from .registry import build_attention, check_arguments, get_attention, list_attentions
 
 PLACEMENTS = ("residual", "block", "stage")
 _SPEC_KEYS = ("name", "at", "stages", "blocks")
@@ -111,7 +111,7 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
     """
     specs = _parse_specs(attention, at, stages, blocks)
     trace = _trace(model, input_shape)
-    plan = []
+    plan, done = [], []
     for spec in specs:
         for target in _targets(trace, spec):
             channels = trace.channels(target)
@@ -122,12 +122,16 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
                 layer = build_attention(spec.name, channels, **arguments)
             except ValueError as error:
                 raise ValueError(f"at layer {target!r} with {channels} channels: {error}") from error
+            if trace.dtype != paddle.float32:
+                layer.to(dtype=trace.dtype)
             plan.append((target, spec.name, channels, layer, spec.replaces))
     _check_replacements(plan)
-    done = [None] * len(plan)
-    for i in sorted(range(len(plan)), key=lambda i: not plan[i][-1]):  # replacements first
-        *what, replaces = plan[i]
-        done[i] = (_replace if replaces else _attach)(model, *what)
+    _replace_all(trace, [entry for entry in plan if entry[-1]])
+    for target, name, channels, layer, replaces in plan:
+        if replaces:
+            done.append(Insertion(target, target, name, channels))
+        else:
+            done.append(_attach(model, target, name, channels, layer))
     return done
 
 
@@ -159,11 +163,14 @@ def _keep_through_sync_bn():
 
 def _convolutions(layer):
     """The convolutions in a layer, not counting those of attention inserted before."""
-    return [
-        x
-        for name, x in layer.named_sublayers(include_self=True)
-        if isinstance(x, nn.Conv2D) and not re.search(r"(^|\.)attention\d*(\.|$)", name)
-    ]
+    return [x for x in _backbone_layers(layer).values() if isinstance(x, nn.Conv2D)]
+
+
+_NORMALISATIONS = (nn.layer.norm._BatchNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity)
+
+
+def _attended(layer):
+    return any(isinstance(hook, _ApplyAttention) for hook in layer._forward_post_hooks.values())
 
 
 def _like_convolution(trace, target, arguments):
@@ -175,8 +182,16 @@ def _like_convolution(trace, target, arguments):
             f"layer {target!r} of {trace.title} holds {len(found)} convolutions; only a layer with one "
             "can be replaced by a mechanism that is a convolution"
         )
-    stride = found[0]._stride
-    stride = stride if isinstance(stride, int) else stride[0]
+    strides = {found[0]._stride} if isinstance(found[0]._stride, int) else set(found[0]._stride)
+    if len(strides) != 1:
+        raise ValueError(
+            f"layer {target!r} of {trace.title} has strides {found[0]._stride}; they must be equal"
+        )
+    hooked = [n for n, x in _backbone_layers(layer).items() if n and _attended(x)]
+    if hooked:
+        raise ValueError(
+            f"layer {target!r} of {trace.title} cannot be replaced: attention was put on {hooked[0]!r} inside it"
+        )
     if trace.channels(target) != found[0]._out_channels:
         raise ValueError(f"layer {target!r} of {trace.title} does more than its convolution; choose another")
     for key in ("out_channels", "stride"):
@@ -185,7 +200,7 @@ def _like_convolution(trace, target, arguments):
     return found[0]._in_channels, {
         **arguments,
         "out_channels": found[0]._out_channels,
-        "stride": stride,
+        "stride": strides.pop(),
     }
 
 
@@ -213,17 +228,45 @@ def _set_mode(attention, layer):
         sublayer.training = layer.training
 
 
-def _replace(model, target, name, channels, attention):
-    parent, _, last = target.rpartition(".")
-    parent = _layer(model, parent)
-    old = parent._sub_layers[last]
-    _set_mode(attention, old)
-    kept = [hook for hook in old._forward_post_hooks.values() if isinstance(hook, _ApplyAttention)]
-    for hook in kept:  # attention put there by an earlier call
-        attention.add_sublayer(hook.name, old._sub_layers[hook.name])
-        attention.register_forward_post_hook(hook)
-    parent._sub_layers[last] = attention
-    return Insertion(target, target, name, channels)
+def _replace_all(trace, plan):
+    """Put the new layers in place, and take them out again if the network does not run with them."""
+    if not plan:
+        return
+    new = {target: layer for target, _, _, layer, _ in plan}
+    for target, layer in new.items():
+        _swap(trace.model, trace.layers[target], layer)
+    try:
+        after = _run_trace(trace.model, trace.input_shape)
+        for target in new:
+            shapes = [[call.shape for call in run.calls if call.name == target] for run in (trace, after)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(f"it returned {shapes[0]} and would return {shapes[1] or 'nothing'}")
+    except Exception as error:
+        for target, layer in new.items():
+            _swap(trace.model, layer, trace.layers[target])
+        raise ValueError(
+            f"at='conv': {', '.join(new)} of {trace.title} cannot be replaced by a mechanism that is a convolution "
+            f"({str(error).strip().splitlines()[-1]}); choose layers that hold one padded convolution with its "
+            "normalisation and activation"
+        ) from error
+
+
+def _swap(model, old, new):
+    """Put ``new`` in every place of ``old``, with its hooks and the attention put on it."""
+    _set_mode(new, old)
+    for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):
+        getattr(new, hooks).update(getattr(old, hooks))
+    for hook in old._forward_post_hooks.values():
+        if isinstance(hook, _ApplyAttention):
+            new.add_sublayer(hook.name, old._sub_layers.pop(hook.name))
+    old._forward_pre_hooks.clear()
+    old._forward_post_hooks.clear()
+    for layer in model.sublayers(include_self=True):
+        for places in (layer._sub_layers, *(v for v in vars(layer).values() if isinstance(v, list))):
+            keys = list(places) if isinstance(places, dict) else range(len(places))
+            for key in keys:
+                if places[key] is old:
+                    places[key] = new
 
 
 def _attach(model, target, name, channels, attention):
@@ -386,6 +429,19 @@ def _matches(name, pattern):
     return len(parts) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
 
 
+def _backbone_layers(model):
+    """Dotted names to layers, without the attention that was inserted before."""
+    layers = {"": model, **dict(model.named_sublayers())}
+    inserted = tuple(
+        f"{name}.{hook.name}" if name else hook.name
+        for name, layer in layers.items()
+        for hook in layer._forward_post_hooks.values()
+        if isinstance(hook, _ApplyAttention)
+    )
+    inside = tuple(f"{name}." for name in inserted)
+    return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside or "\n")}
+
+
 # --- what the network is -----------------------------------------------------------------
 
 
@@ -408,9 +464,10 @@ class _Call:
 class _Trace:
     """The calls of one forward pass, and the structure read from their gradient graph."""
 
-    def __init__(self, model):
+    def __init__(self, model, input_shape, dtype):
+        self.model, self.input_shape, self.dtype = model, input_shape, dtype
         self.title = type(model).__name__
-        self.layers = {"": model, **dict(model.named_sublayers())}
+        self.layers = _backbone_layers(model)
         self.calls = []  # in order of completion
         self.order = []  # layer names in order of first call
         self._stack = []
@@ -460,17 +517,31 @@ class _Trace:
         """The layer that holds the first convolution larger than 1x1 of ``block``, and no other convolution."""
         for name in self.order:
             layer = self.layers[name]
-            if not name.startswith(block + ".") or not isinstance(layer, nn.Conv2D):
+            if not name.startswith(block + "."):
+                continue
+            if isinstance(layer, tuple(e.cls for e in list_attentions() if e.replaces_conv)):
+                raise ValueError(
+                    f"at='conv': block {block!r} of {self.title} already has {type(layer).__name__}"
+                )
+            if not isinstance(layer, nn.Conv2D):
                 continue
             sizes = layer._kernel_size
             if max([sizes] if isinstance(sizes, int) else sizes) == 1:
                 continue
             while (parent := name.rpartition(".")[0]) != block:
-                if len(_convolutions(self.layers[parent])) != 1 or parent not in self.order:
+                if parent not in self.order or not self._is_a_unit(parent):
                     break
                 name = parent
             return name
         raise ValueError(f"at='conv': block {block!r} of {self.title} has no convolution larger than 1x1")
+
+    def _is_a_unit(self, name):
+        """Whether layer ``name`` runs one convolution, and besides it only normalisation and activation."""
+        run = [self.layers[n] for n in self.order if n.startswith(name + ".")]
+        leaves = [layer for layer in run if not layer._sub_layers]
+        others = [x for x in leaves if not isinstance(x, (nn.Conv2D, *_NORMALISATIONS))]
+        activations = [x for x in others if type(x).__module__.endswith(".activation")]
+        return len(_convolutions(self.layers[name])) == 1 and len(activations) == len(others)
 
     def could_match(self, wanted):
         """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
@@ -598,9 +669,9 @@ def _trace(model, input_shape):
 
 
 def _run_trace(model, input_shape):
-    trace = _Trace(model)
     training = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), paddle.float32)
+    trace = _Trace(model, input_shape, dtype)
     handles = []
     try:
         model.eval()

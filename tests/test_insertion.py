@@ -410,6 +410,74 @@ def test_replacing_a_layer_of_convolution_and_normalisation(arch):
     assert model(paddle.randn([1, 3, 64, 64])).shape == [1, 1000]
 
 
+class Listed(nn.Layer):
+    """A block that calls a layer it keeps in a plain list, as older PaddleClas networks do."""
+
+    def __init__(self, body=None):
+        super().__init__()
+        self.units = [self.add_sublayer("unit", body or nn.Conv2D(8, 8, 3, padding=1))]
+        self.last = nn.Conv2D(8, 8, 1)
+
+    def forward(self, x):
+        for unit in self.units:
+            x = x + self.last(unit(x))
+        return x
+
+
+SK = {"name": "SKConv", "groups": 1}
+
+
+def test_replacing_what_a_list_holds():
+    model = nn.Sequential(Listed())
+    assert [i.layer for i in insert_attention(model, SK, input_shape=[8, 16, 16])] == ["0.unit"]
+    assert type(model[0].units[0]).__name__ == "SKConv"
+    assert model(paddle.randn([1, 8, 9, 9])).shape == [1, 8, 9, 9]
+    with pytest.raises(ValueError, match="block '0' of Sequential already has SKConv"):
+        insert_attention(model, SK, input_shape=[8, 16, 16])
+
+
+def test_only_the_convolution_is_replaced_where_a_layer_holds_more():
+    body = nn.Sequential(
+        nn.Sequential(nn.Conv2D(8, 8, 3, padding=1), nn.BatchNorm2D(8), nn.ReLU()), nn.Dropout()
+    )
+    assert [i.layer for i in insert_attention(Listed(body), SK, input_shape=[8, 16, 16])] == ["unit.0"]
+    body = nn.Sequential(nn.MaxPool2D(3, stride=1, padding=1), nn.Conv2D(8, 8, 3, padding=1))
+    assert [i.layer for i in insert_attention(Listed(body), SK, input_shape=[8, 16, 16])] == ["unit.1"]
+
+
+def test_what_does_not_fit_is_not_replaced():
+    """A convolution without padding, found out by running the network; everything is as before."""
+    model = Listed(nn.Sequential(nn.Pad2D(1), nn.Conv2D(8, 8, 3)))
+    keys, before = list(model.state_dict()), model(paddle.ones([1, 8, 7, 7])).numpy()
+    with pytest.raises(ValueError, match=r"at='conv': unit.1 of Listed cannot be replaced .*choose layers"):
+        insert_attention(model, SK, input_shape=[8, 16, 16])
+    assert list(model.state_dict()) == keys
+    assert np.array_equal(model(paddle.ones([1, 8, 7, 7])).numpy(), before)
+
+
+def test_attention_inserted_before_is_no_backbone():
+    """A second call finds the same blocks, and the same convolution to replace."""
+    model = resnet18()
+    names = [b.name for b in describe_blocks(model)]
+    insert_attention(model, {"name": "GCBlock", "at": "residual"})
+    insert_attention(model, {"name": "PAM", "at": "stage"})
+    insert_attention(model, {"name": "SpatialAttention", "at": "layer1.*.conv2"})
+    assert [b.name for b in describe_blocks(model)] == names
+    assert [i.layer for i in insert_attention(model, {"name": "SE", "stages": 1})] == [
+        "layer1.0.bn2",
+        "layer1.1.bn2",
+    ]
+    done = insert_attention(model, {**SK, "stages": 1})
+    assert [i.layer for i in done] == ["layer1.0.conv1", "layer1.1.conv1"]
+
+
+def test_attention_has_the_type_of_the_network():
+    model = resnet18(num_classes=2)
+    model.to(dtype="float64")
+    insert_attention(model, ["SE", {**SK, "stages": 1}])
+    assert model(paddle.randn([1, 3, 32, 32], "float64")).dtype == paddle.float64
+
+
 BAD = [
     (resnet18, ({"name": "SKConv", "at": "block"},), {}, "SKConv takes the place of a convolution"),
     (resnet18, ({"name": "SKConv", "stride": 2},), {}, "stride is found from the convolution"),
