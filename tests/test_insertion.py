@@ -440,16 +440,22 @@ def test_only_the_convolution_is_replaced_where_a_layer_holds_more():
     body = nn.Sequential(
         nn.Sequential(nn.Conv2D(8, 8, 3, padding=1), nn.BatchNorm2D(8), nn.ReLU()), nn.Dropout()
     )
-    assert [i.layer for i in insert_attention(Listed(body), SK, input_shape=[8, 16, 16])] == ["unit.0"]
+    assert [i.layer for i in insert_attention(nn.Sequential(Listed(body)), SK, input_shape=[8, 16, 16])] == [
+        "0.unit.0"
+    ]
     body = nn.Sequential(nn.MaxPool2D(3, stride=1, padding=1), nn.Conv2D(8, 8, 3, padding=1))
-    assert [i.layer for i in insert_attention(Listed(body), SK, input_shape=[8, 16, 16])] == ["unit.1"]
+    assert [i.layer for i in insert_attention(nn.Sequential(Listed(body)), SK, input_shape=[8, 16, 16])] == [
+        "0.unit.1"
+    ]
 
 
 def test_what_does_not_fit_is_not_replaced():
     """A convolution without padding, found out by running the network; everything is as before."""
-    model = Listed(nn.Sequential(nn.Pad2D(1), nn.Conv2D(8, 8, 3)))
+    model = nn.Sequential(Listed(nn.Sequential(nn.Pad2D(1), nn.Conv2D(8, 8, 3))))
     keys, before = list(model.state_dict()), model(paddle.ones([1, 8, 7, 7])).numpy()
-    with pytest.raises(ValueError, match=r"at='conv': unit.1 of Listed cannot be replaced .*choose layers"):
+    with pytest.raises(
+        ValueError, match=r"at='conv': 0.unit.1 of Sequential cannot be replaced .*choose layers"
+    ):
         insert_attention(model, SK, input_shape=[8, 16, 16])
     assert list(model.state_dict()) == keys
     assert np.array_equal(model(paddle.ones([1, 8, 7, 7])).numpy(), before)
