@@ -359,14 +359,20 @@ def test_multi_scale_net():
 
 
 def test_multi_scale_net_exports(tmp_path):
+    from paddle_attention.deploy import InferencePredictor
+
     backbone = paddle.nn.Sequential(paddle.nn.Conv2D(3, 8, 3, stride=2, padding=1), paddle.nn.ReLU())
-    net = pa.MultiScaleNet(backbone, 8, 5, hidden_channels=4)
+    net = pa.MultiScaleNet(backbone, 8, 5, scales=(1.0, 0.75, 0.5), hidden_channels=4, task="dense")
     net.eval()
-    spec = [paddle.static.InputSpec([None, 3, None, None], "float32")]
-    paddle.jit.save(paddle.jit.to_static(net, input_spec=spec, full_graph=True), str(tmp_path / "net"))
-    x = paddle.randn([2, 3, 16, 12])
-    expected = net.forward(x) if not hasattr(net.forward, "rollback") else net(x)
-    assert relative(paddle.jit.load(str(tmp_path / "net"))(x).numpy(), expected.numpy()) < 1e-5
+    inputs = [paddle.randn([n, 3, h, w]) for n, h, w in ((2, 16, 12), (1, 9, 30))]
+    expected = [net(x).numpy() for x in inputs]
+    spec = [paddle.static.InputSpec([None, 3, None, None], "float32", "x")]
+    static = paddle.jit.to_static(net, input_spec=spec, full_graph=True)
+    paddle.jit.save(static, str(tmp_path / "inference"))
+    for onednn in (True, False):
+        predictor = InferencePredictor(str(tmp_path), onednn=onednn)
+        for x, y in zip(inputs, expected, strict=True):
+            assert relative(predictor(x.numpy()), y) < 1e-5
 
 
 # --- masks -------------------------------------------------------------------------------

@@ -145,14 +145,17 @@ class MultiScaleNet(AttentionLayer):
 
     def features(self, x):
         """The backbone's features of every scale, a list."""
-        return [
-            self.backbone(
-                x
-                if scale == 1
-                else F.interpolate(x, scale_factor=float(scale), mode="bilinear", align_corners=False)
-            )
-            for scale in self.scales
-        ]
+        return [self.backbone(x if scale == 1 else self._rescale(x, scale)) for scale in self.scales]
+
+    @staticmethod
+    def _rescale(x, scale):
+        size = []
+        for n in size_of(x, (2, 3)):  # a little more: 0.1 * 30 is below 3 in floating point
+            if isinstance(n, int):
+                size.append(max(int(n * scale + 1e-6), 1))
+            else:
+                size.append((n.astype("float64") * scale + 1e-6).floor().astype(n.dtype).clip(min=1))
+        return resize(x, size, align_corners=False)
 
     def attention_maps(self, x):
         """The weights of the scales, ``[N, scales, h, w]``; they sum to 1 over the scales."""
