@@ -397,7 +397,11 @@ def tests_of(name):
     word = name.split()[0]
     everywhere = ["tests/test_mechanisms.py", "tests/test_torch_weights.py"]
     if word[0].isupper() and word not in ("OC", "DAHead", "ScaleAttention"):
-        yield ["tests/test_layers.py", "-k", f"{word} and (forward or gradients or start or sizes)"]
+        yield [
+            "tests/test_layers.py",
+            "-k",
+            f"{word} and (forward or gradients or start or sizes or maps or statistics)",
+        ]
     yield everywhere
 
 

@@ -11,13 +11,12 @@ from paddle import nn
 from ._common import AttentionLayer, batch_norm, check_feature_map, check_positive_int, conv
 
 
-def _branch_keys(conv2="conv{}", bn2="bn{}"):
-    keys = {}
-    for i in range(10):
-        name = "2" if i == 0 else "2g" if i == 1 else f"2g{i}"
-        keys[f"branches.{i}.conv"] = conv2.format(name)
-        keys[f"branches.{i}.bn"] = bn2.format(name)
-    return keys
+def _branch_keys():
+    """The authors call the branches conv2 and conv2g; they have no more, further ones are conv2g2..."""
+    names = ["2", "2g", *(f"2g{i}" for i in range(2, 10))]
+    return {
+        f"branches.{i}.{part}": f"{part}{name}" for i, name in enumerate(names) for part in ("conv", "bn")
+    }
 
 
 class _Branch(nn.Sequential):
