@@ -240,7 +240,7 @@ FAULTS = {
         "squeeze_attention.py",
         ("return attention * main + attention", "return attention * main + main"),
         ("align_corners=False)", "align_corners=True)"),
-        ("exclusive=True", "exclusive=False"),
+        ("ceil_mode=True, exclusive=True", "ceil_mode=False"),
     ),
     "SelfAttention2D": (
         "transformer.py",
@@ -253,14 +253,8 @@ FAULTS = {
     ),
     "masks": (
         "transformer.py",
-        (
-            "later = paddle.triu(paddle.ones([queries, keys], dtype=dtype), diagonal=1)",
-            "later = paddle.triu(paddle.ones([queries, keys], dtype=dtype), diagonal=0)",
-        ),
-        (
-            "key_padding_mask.unsqueeze([1, 2]).astype(dtype) * _BLOCKED",
-            "(1 - key_padding_mask.unsqueeze([1, 2]).astype(dtype)) * _BLOCKED",
-        ),
+        ('dtype="int32"), diagonal=1)', 'dtype="int32"), diagonal=0)'),
+        ("blocked.append(key_padding_mask", "blocked.append(~key_padding_mask"),
         (
             "paddle.stack([paddle.sin(angle), paddle.cos(angle)], axis=2)",
             "paddle.stack([paddle.cos(angle), paddle.sin(angle)], axis=2)",
@@ -268,15 +262,15 @@ FAULTS = {
     ),
     "torch attention": (
         "transformer.py",
-        ('enumerate("qkv")', 'enumerate("kqv")'),
-        ("mask.dtype == paddle.bool else mask", "mask.dtype != paddle.bool else mask"),
+        ('enumerate("qkv")\n                for leaf', 'enumerate("kqv")\n                for leaf'),
+        ("        if mask.dtype == paddle.bool:", "        if mask.dtype != paddle.bool:"),
         ('"cross_attn": "multihead_attn"', '"cross_attn": "cross_attn"'),
     ),
     "HardAttention": (
         "hard.py",
         ("rank = paddle.argsort(order, axis=1)", "rank = order"),
         ("mask = mask + (soft - soft.detach())", "mask = mask + (scores - scores.detach())"),
-        ("math.ceil(self.k * candidates)", "math.floor(self.k * candidates)"),
+        ("math.ceil(self.k * candidates - 1e-6)", "math.floor(self.k * candidates)"),
     ),
     "score function": (
         "hard.py",
