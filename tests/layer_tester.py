@@ -69,8 +69,10 @@ class Case:
             new = (
                 random.standard_normal(value.shape) * max(0.5, 1.0 / fan_in**0.5) * min(1.0, 3 / fan_in**0.5)
             )
-            if key.endswith("_variance") or (key.endswith("weight") and len(value.shape) == 1):
+            if key.endswith("_variance"):
                 new = np.abs(new) + 0.5
+            elif key.endswith("weight") and len(value.shape) == 1:  # of a normalisation: of either sign
+                new = np.copysign(np.abs(new) + 0.5, new)
             if self.gentle:
                 new = value.numpy() + 0.2 * new
             if key not in fixed:

@@ -390,7 +390,7 @@ def tests_of(name):
     """The quick tests of a mechanism first, then all that know of it."""
     word = name.split()[0]
     everywhere = ["tests/test_mechanisms.py", "tests/test_torch_weights.py"]
-    if word[0].isupper() and word not in ("OC", "DAHead", "ScaleAttention"):
+    if word not in ("OC", "DAHead", "ScaleAttention", "masks", "torch", "score"):
         yield [
             "tests/test_layers.py",
             "-k",
