@@ -1,4 +1,4 @@
-"""Every attention layer through the shared tester, and against the authors' numbers."""
+"""Every attention layer through the shared tester."""
 
 import numpy as np
 import paddle
@@ -9,26 +9,24 @@ from layer_tester import LayerTester
 from paddle_attention import CBAM, ChannelAttention, SEBlock, SpatialAttention, list_attentions
 from paddle_attention.layers import cbam as cbam_module
 
-ids = {"argvalues": CASES, "ids": str}
+
+def those(**wanted):
+    """The cases whose attributes of these names are set, as arguments of a parametrisation."""
+    cases = [c for c in CASES if all(bool(getattr(c, k)) == v for k, v in wanted.items())]
+    return {"argvalues": cases, "ids": str}
 
 
 def test_every_mechanism_has_a_case():
-    assert {case.name for case in CASES} == {entry.name for entry in list_attentions()}
+    """And maps to look at in one of them, or declares none."""
+    names = {entry.name for entry in list_attentions()}
+    assert {case.name for case in CASES} == names
+    assert {case.name for case in CASES if case.maps} == names
 
 
-@pytest.mark.parametrize("case", **ids)
+@pytest.mark.parametrize("case", **those())
 class TestLayer:
-    @pytest.mark.parametrize("training", [False, True])
-    def test_forward(self, case, training):
-        if training and not case.differentiable:
-            pytest.skip("random in training, tested by itself")
-        LayerTester.check_forward(case, training)
-
-    @pytest.mark.parametrize("training", [False, True])
-    def test_gradients(self, case, training):
-        if not case.differentiable:
-            pytest.skip("its gradient is an estimate, tested by itself")
-        LayerTester.check_gradients(case, training)
+    def test_forward(self, case):
+        LayerTester.check_forward(case, training=False)
 
     def test_gradient_reaches_everything(self, case):
         LayerTester.check_gradient_reaches_everything(case)
@@ -49,20 +47,31 @@ class TestLayer:
     def test_contract(self, case):
         LayerTester.check_contract(case)
 
+
+@pytest.mark.parametrize("case", **those(differentiable=True))
+class TestDifferentiable:
+    """Not for choices: these are random in training, and their gradient is an estimate."""
+
+    def test_forward_in_training(self, case):
+        LayerTester.check_forward(case, training=True)
+
+    @pytest.mark.parametrize("training", [False, True])
+    def test_gradients(self, case, training):
+        LayerTester.check_gradients(case, training)
+
+
+@pytest.mark.parametrize("case", **those(maps=True))
+class TestMaps:
     def test_attention_maps(self, case):
-        if case.maps is None:
-            pytest.skip("no maps in this configuration, or another of the mechanism has them")
         LayerTester.check_attention_maps(case)
 
     def test_statistics(self, case):
-        if case.maps is None:
-            pytest.skip("no maps in this configuration, or another of the mechanism has them")
         LayerTester.check_statistics(case)
 
-    def test_start(self, case):
-        if case.start is None:
-            pytest.skip("does not claim to start as the identity")
-        LayerTester.check_start(case)
+
+@pytest.mark.parametrize("case", **those(start=True))
+def test_start(case):
+    LayerTester.check_start(case)
 
 
 # What only some layers reject: builder, part of the message.
