@@ -230,4 +230,6 @@ def _read_file(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read by torch.load with weights_only ({error})") from error
+        raise ValueError(
+            f"{path} cannot be read by torch.load with weights_only: it is not whole, or holds more than tensors"
+        ) from error
