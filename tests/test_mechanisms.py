@@ -320,6 +320,9 @@ def test_sk_bottleneck():
     layer = pa.SKBottleneck(8, 4, stride=2, groups=1)
     assert layer(paddle.randn([2, 8, 6, 5])).shape == [2, 16, 3, 3]
     assert pa.SKBottleneck(16, 4, groups=1).downsample is None
+    maps = layer.attention_maps(paddle.randn([2, 8, 6, 5]))
+    assert maps.shape == [2, 2, 4, 1, 1]
+    np.testing.assert_allclose(maps.sum(axis=1).numpy(), 1, rtol=1e-6)
 
 
 def test_scale_attention():
@@ -464,6 +467,28 @@ def test_masks_add_up_to_finite_numbers(dtype):
     least = -3e4 if dtype == "float16" else -1e9
     blocked = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 1]], bool)
     np.testing.assert_allclose(mask[0, 0], np.where(blocked, least, 0), rtol=1e-3)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_maps_of_the_decoder(norm_first):
+    """The memory weighed with the cross map, and the target with its own, give the layer's output."""
+    layer = pa.TransformerDecoderLayer(8, 2, 16, dropout=0.0, norm_first=norm_first)
+    target, memory = paddle.randn([2, 4, 8]), paddle.randn([2, 3, 8])
+    maps = layer.attention_maps(target, memory, tgt_is_causal=True)
+
+    def attend(attention, weights, value):
+        value = attention.v_proj(value).reshape([2, -1, 2, 4]).transpose([0, 2, 1, 3])
+        return attention.out_proj(paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2))
+
+    x = layer.norm1(target) if norm_first else target
+    x = target + attend(layer.self_attn, maps["self"], x)
+    x = x if norm_first else layer.norm1(x)
+    x = x + attend(layer.cross_attn, maps["cross"], memory)
+    x = x if norm_first else layer.norm2(x)
+    hidden = layer.linear2(paddle.nn.functional.relu(layer.linear1(layer.norm3(x) if norm_first else x)))
+    y = x + hidden if norm_first else layer.norm3(x + hidden)
+    expected = layer(target, memory, tgt_is_causal=True)
+    np.testing.assert_allclose(y.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_stacks_of_layers():

@@ -211,6 +211,10 @@ class SKBottleneck(AttentionLayer):
             )
         self.downsample = downsample
 
+    def attention_maps(self, x):
+        """Each branch's weight of each channel, ``[N, M, planes, 1, 1]``; they sum to 1 over M."""
+        return self.sk.attention_maps(self.relu(self.bn1(self.conv1(x))))
+
     def forward(self, x):
         check_feature_map("SKBottleneck", x, self.channels)
         y = self.sk(self.relu(self.bn1(self.conv1(x))))

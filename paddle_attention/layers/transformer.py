@@ -286,6 +286,31 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         cross = self.cross_attn._mask(tgt, memory, memory_mask, memory_key_padding_mask, False)
         return super().forward(tgt, memory, own, cross, cache)
 
+    def attention_maps(
+        self,
+        tgt,
+        memory,
+        tgt_mask=None,
+        memory_mask=None,
+        tgt_key_padding_mask=None,
+        memory_key_padding_mask=None,
+        tgt_is_causal=False,
+    ):
+        """``{'self': [N, nhead, L, L], 'cross': [N, nhead, L, S]}``, without dropout before the latter."""
+        masks = {
+            "attn_mask": tgt_mask,
+            "key_padding_mask": tgt_key_padding_mask,
+            "is_causal": tgt_is_causal,
+        }
+        x = self.norm1(tgt) if self.normalize_before else tgt
+        own = self.self_attn.attention_maps(x, **masks)
+        x = tgt + self.self_attn(x, **masks)
+        x = self.norm2(x) if self.normalize_before else self.norm1(x)
+        cross = self.cross_attn.attention_maps(
+            x, memory, attn_mask=memory_mask, key_padding_mask=memory_key_padding_mask
+        )
+        return {"self": own, "cross": cross}
+
 
 class PositionalEncoding(AttentionLayer):
     r"""Add sines and cosines of the position.
