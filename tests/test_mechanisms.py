@@ -206,7 +206,7 @@ def test_training_in_a_network(case):
 
 @pytest.mark.parametrize("entry", pa.list_attentions(), ids=lambda entry: entry.name)
 def test_switched_on_from_yaml(arch, entry):
-    """By its name alone, with the arguments that 64 channels and small maps need."""
+    """By its name alone; the network takes a step of training."""
     from paddle_attention.ppcls import bridge
 
     config = yaml.safe_load(f"""
@@ -224,7 +224,16 @@ def test_switched_on_from_yaml(arch, entry):
         assert len(plain - keys) >= 2 * 4  # two normalisations, at least
     else:
         assert plain <= keys
-    assert network(paddle.randn([1, 3, 64, 64])).shape == [1, 5]
+    images = paddle.randn([2, 3, 64, 64])
+    assert network(images).shape == [2, 5]
+    network.train()
+    before = {k: v.numpy() for k, v in network.state_dict().items()}
+    optimizer = paddle.optimizer.Momentum(0.1, parameters=network.parameters())
+    paddle.nn.functional.cross_entropy(network(images), paddle.to_tensor([0, 1])).backward()
+    optimizer.step()
+    added = {k: v.numpy() for k, v in network.state_dict().items() if k not in plain}
+    assert all(np.isfinite(v).all() for v in added.values())
+    assert not added or any(not np.array_equal(v, before[k]) for k, v in added.items())
 
 
 # --- other shapes ------------------------------------------------------------------------
