@@ -58,7 +58,7 @@ FAULTS = {
     ),
     "SGE": (
         "sge.py",
-        ("positions / max(positions - 1, 1)", "1.0"),
+        (" * unbiased(wide)", ""),
         ("(deviation + 1e-5)", "paddle.sqrt(variance + 1e-5)"),
         ("centred = similarity - self.avg_pool(similarity)", "centred = similarity"),
     ),
@@ -110,7 +110,7 @@ FAULTS = {
     "SimplifiedNonLocal": (
         "gc.py",
         ("return x + self.conv_value(", "return self.conv_value("),
-        ("F.adaptive_avg_pool2d(widen(x) * weights, 1)", "F.adaptive_avg_pool2d(widen(x), 1)"),
+        ("weighted = widen(x) * weights", "weighted = widen(x)"),
         (
             "self.conv_mask = conv(channels, 1)\n        self.conv_value = conv(channels, channels, bias=False, zero=True)",
             "self.conv_mask = conv(channels, 1)\n        self.conv_value = conv(channels, channels, bias=False)",
@@ -301,7 +301,7 @@ FAULTS = {
     ),
     "SimAM": (
         "simam.py",
-        ("positions / max(positions - 1, 1)", "1.0"),
+        (" * unbiased(wide)", ""),
         ("+ 0.5)", ")"),
         ("variance + self.e_lambda", "variance + 1e-4"),
     ),

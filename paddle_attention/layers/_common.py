@@ -229,6 +229,19 @@ def size_of(x, axes):
     return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes)]
 
 
+def count_positions(x):
+    """H * W of ``[N, C, H, W]`` as a number, or as a tensor where a static graph does not know it."""
+    height, width = size_of(x, (2, 3))
+    count = height * width
+    return float(count) if isinstance(count, int) else count.astype(x.dtype)
+
+
+def unbiased(x):
+    """What turns a mean of squares over positions into the unbiased variance; 1 for a single position."""
+    count = count_positions(x)
+    return count / ((count - 1.0).clip(min=1.0) if paddle.is_tensor(count) else max(count - 1.0, 1.0))
+
+
 def unflatten_like(y, x):
     """``[N, C, L] -> [N, C, *x.shape[2:]]``: give flattened positions the spatial axes of ``x``."""
     return y.reshape([0, y.shape[1], *size_of(x, range(2, len(x.shape)))])

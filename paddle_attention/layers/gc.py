@@ -14,8 +14,8 @@ from ._common import (
     check_feature_map,
     check_positive_int,
     conv,
+    count_positions,
     full_precision,
-    size_of,
     unflatten_like,
     widen,
 )
@@ -27,13 +27,9 @@ def _attention_pool(x, mask):
     """``[N, C, 1, 1]`` mean of ``x`` with the softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
     with full_precision():
         weights = unflatten_like(F.softmax(widen(mask).flatten(2), axis=-1), mask)
-        height, width = size_of(x, (2, 3))
         # A pooling keeps the deployed network's layout, where a matrix product does not.
-        pooled = F.adaptive_avg_pool2d(widen(x) * weights, 1)
-        positions = height * width
-        return (
-            pooled * (float(positions) if isinstance(positions, int) else positions.astype(pooled.dtype))
-        ).astype(x.dtype)
+        weighted = widen(x) * weights
+        return (F.adaptive_avg_pool2d(weighted, 1) * count_positions(weighted)).astype(x.dtype)
 
 
 class _Transform(AttentionLayer):

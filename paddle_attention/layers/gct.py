@@ -13,8 +13,8 @@ from ._common import (
     check_feature_map,
     check_positive_int,
     constant,
+    count_positions,
     full_precision,
-    size_of,
     widen,
 )
 
@@ -58,10 +58,7 @@ class GCT(AttentionLayer):
     @staticmethod
     def _sum(x):
         """Sum over positions by a pooling, which is fast when deployed."""
-        height, width = size_of(x, (2, 3))
-        positions = height * width
-        positions = float(positions) if isinstance(positions, int) else positions.astype(x.dtype)
-        return F.adaptive_avg_pool2d(x, 1) * positions
+        return F.adaptive_avg_pool2d(x, 1) * count_positions(x)
 
     def gate(self, x):
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 2]."""

@@ -136,10 +136,8 @@ class PSA(AttentionLayer):
         with full_precision():
             mask = widen(mask)
             if self.compact:
-                if all(isinstance(n, int) for n in (height, width)) and (height, width) != (
-                    self.mask_h,
-                    self.mask_w,
-                ):
+                known = isinstance(height, int) and isinstance(width, int)
+                if known and (height, width) != (self.mask_h, self.mask_w):
                     raise ValueError(
                         f"PSA: compact weights need a shrunk map of mask_h x mask_w = {self.mask_h} x "
                         f"{self.mask_w}, but it is {height} x {width}; set mask_h={height}, mask_w={width}"
@@ -157,10 +155,7 @@ class PSA(AttentionLayer):
 
     def _branches(self, x):
         name = "distribute" if self.psa_type == 1 else "collect"
-        yield (
-            name,
-            self._attend(x, self.reduce, self.attention, min(self.psa_type, 1) if self.psa_type < 2 else 0),
-        )
+        yield name, self._attend(x, self.reduce, self.attention, self.psa_type % 2)
         if self.psa_type == 2:
             yield "distribute", self._attend(x, self.reduce_p, self.attention_p, 1)
 

@@ -15,7 +15,7 @@ from ._common import (
     check_feature_map,
     constant,
     full_precision,
-    size_of,
+    unbiased,
     widen,
 )
 
@@ -66,14 +66,7 @@ class SGE(AttentionLayer):
             ones = paddle.ones([self.groups, self.channels // self.groups, 1, 1], dtype=wide.dtype)
             similarity = F.conv2d(wide * self.avg_pool(wide), ones, groups=self.groups)
             centred = similarity - self.avg_pool(similarity)
-            height, width = size_of(x, (2, 3))
-            positions = height * width
-            if paddle.is_tensor(positions):
-                unbiased = positions.astype(wide.dtype)
-                unbiased = unbiased / paddle.clip(unbiased - 1.0, min=1.0)
-            else:
-                unbiased = positions / max(positions - 1, 1)
-            variance = self.avg_pool(centred * centred) * unbiased
+            variance = self.avg_pool(centred * centred) * unbiased(wide)
             # The root of an exact 0 has no gradient; 1e-15 is nothing beside the 1e-5.
             deviation = paddle.sqrt(paddle.clip(variance, min=1e-30))
             logits = centred / (deviation + 1e-5) * widen(self.weight) + widen(self.bias)

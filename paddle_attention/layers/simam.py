@@ -8,7 +8,14 @@ ZjjConan/SimAM.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, check_feature_map, check_positive_int, full_precision, size_of, widen
+from ._common import (
+    AttentionLayer,
+    check_feature_map,
+    check_positive_int,
+    full_precision,
+    unbiased,
+    widen,
+)
 
 
 class SimAM(AttentionLayer):
@@ -47,14 +54,7 @@ class SimAM(AttentionLayer):
             wide = widen(x)
             centred = wide - self.avg_pool(wide)
             square = centred * centred
-            height, width = size_of(x, (2, 3))
-            positions = height * width
-            if isinstance(positions, int):
-                unbiased = positions / max(positions - 1, 1)
-            else:
-                unbiased = positions.astype(wide.dtype)
-                unbiased = unbiased / (unbiased - 1.0).clip(min=1.0)
-            variance = self.avg_pool(square) * unbiased
+            variance = self.avg_pool(square) * unbiased(wide)
             return F.sigmoid(square / (4.0 * (variance + self.e_lambda)) + 0.5).astype(x.dtype)
 
     def attention_maps(self, x):
