@@ -76,6 +76,10 @@ class _ApplyAttention:
         return layer._sub_layers[self.name](output)
 
 
+def _attention_hooks(layer):
+    return [hook for hook in layer._forward_post_hooks.values() if isinstance(hook, _ApplyAttention)]
+
+
 def insert_attention(model, attention, at=None, stages=None, blocks=None, input_shape=None):
     """Insert attention into ``model``, in place.
 
@@ -152,9 +156,8 @@ def _keep_through_sync_bn():
     def convert_and_keep(cls, layer):
         converted = convert(cls, layer)
         if converted is not layer:
-            for hook in layer._forward_post_hooks.values():
-                if isinstance(hook, _ApplyAttention):
-                    converted.register_forward_post_hook(hook)
+            for hook in _attention_hooks(layer):
+                converted.register_forward_post_hook(hook)
         return converted
 
     convert_and_keep.keeps_attention = True
@@ -167,10 +170,6 @@ def _convolutions(layer):
 
 
 _NORMALISATIONS = (nn.layer.norm._BatchNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity)
-
-
-def _attended(layer):
-    return any(isinstance(hook, _ApplyAttention) for hook in layer._forward_post_hooks.values())
 
 
 def _like_convolution(trace, target, arguments):
@@ -187,7 +186,7 @@ def _like_convolution(trace, target, arguments):
         raise ValueError(
             f"layer {target!r} of {trace.title} has strides {found[0]._stride}; they must be equal"
         )
-    hooked = [n for n, x in _backbone_layers(layer).items() if n and _attended(x)]
+    hooked = [n for n, x in _backbone_layers(layer).items() if n and _attention_hooks(x)]
     if hooked:
         raise ValueError(
             f"layer {target!r} of {trace.title} cannot be replaced: attention was put on {hooked[0]!r} inside it"
@@ -256,9 +255,8 @@ def _swap(model, old, new):
     _set_mode(new, old)
     for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):
         getattr(new, hooks).update(getattr(old, hooks))
-    for hook in old._forward_post_hooks.values():
-        if isinstance(hook, _ApplyAttention):
-            new.add_sublayer(hook.name, old._sub_layers.pop(hook.name))
+    for hook in _attention_hooks(old):
+        new.add_sublayer(hook.name, old._sub_layers.pop(hook.name))
     old._forward_pre_hooks.clear()
     old._forward_post_hooks.clear()
     for layer in model.sublayers(include_self=True):
@@ -435,11 +433,10 @@ def _backbone_layers(model):
     inserted = tuple(
         f"{name}.{hook.name}" if name else hook.name
         for name, layer in layers.items()
-        for hook in layer._forward_post_hooks.values()
-        if isinstance(hook, _ApplyAttention)
+        for hook in _attention_hooks(layer)
     )
     inside = tuple(f"{name}." for name in inserted)
-    return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside or "\n")}
+    return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside)}
 
 
 # --- what the network is -----------------------------------------------------------------
@@ -515,11 +512,12 @@ class _Trace:
 
     def first_convolution(self, block):
         """The layer that holds the first convolution larger than 1x1 of ``block``, and no other convolution."""
+        replacing = tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
         for name in self.order:
             layer = self.layers[name]
             if not name.startswith(block + "."):
                 continue
-            if isinstance(layer, tuple(e.cls for e in list_attentions() if e.replaces_conv)):
+            if isinstance(layer, replacing):
                 raise ValueError(
                     f"at='conv': block {block!r} of {self.title} already has {type(layer).__name__}"
                 )

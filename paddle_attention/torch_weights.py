@@ -55,9 +55,9 @@ def load_torch_weights(layer_or_model, source, dialect=None):
             best = (state, problems, candidate)
     state, problems, candidate = best
     if problems:
+        whose = "the authors'" if candidate == "authors" else f"{candidate}'s"
         raise ValueError(
-            f"{name} does not fit {type(layer_or_model).__name__} by {candidate}' names: "
-            f"{_some(problems, 12)}".replace("timm' names", "timm's names")
+            f"{name} does not fit {type(layer_or_model).__name__} by {whose} names: {_some(problems, 12)}"
         )
     set_weights(layer_or_model, state, name)
     return layer_or_model

@@ -66,7 +66,7 @@ FAULTS = {
         "sk.py",
         ("F.softmax(logits, axis=1)", "F.softmax(logits, axis=2)"),
         ("pooled = pooled + self.avg_pool(other)", "pooled = pooled"),
-        ("y = y + other * weight", "y = y + other"),
+        ("weighted_sum(maps, self._select(maps))", "weighted_sum(maps, self._select(maps) ** 2)"),
     ),
     "NonLocal2D": (
         "non_local.py",
@@ -103,14 +103,14 @@ FAULTS = {
     ),
     "GCBlock": (
         "gc.py",
-        ("F.softmax(widen(mask).flatten(2), axis=-1)", "F.sigmoid(widen(mask).flatten(2))"),
+        ("F.softmax(mask.flatten(2), axis=-1)", "F.sigmoid(mask.flatten(2))"),
         ("y = y + self.channel_add_conv(context)", "y = y - self.channel_add_conv(context)"),
         ("self.conv2(F.relu(hidden)", "self.conv2((hidden)"),
     ),
     "SimplifiedNonLocal": (
         "gc.py",
         ("return x + self.conv_value(", "return self.conv_value("),
-        ("weighted = widen(x) * weights", "weighted = widen(x)"),
+        ("widen(x) * _position_weights(widen(mask))", "widen(x)"),
         (
             "self.conv_mask = conv(channels, 1)\n        self.conv_value = conv(channels, channels, bias=False, zero=True)",
             "self.conv_mask = conv(channels, 1)\n        self.conv_value = conv(channels, channels, bias=False)",
@@ -309,8 +309,8 @@ FAULTS = {
         "triplet.py",
         ("(1.0 / len(maps))", "(1.0 / 3)"),
         (
-            "maps = [_max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]",
-            "maps = [paddle.mean(x, axis=axis, keepdim=True), _max_over(x, axis)]",
+            "maps = [max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]",
+            "maps = [paddle.mean(x, axis=axis, keepdim=True), max_over(x, axis)]",
         ),
         ('"hc": self.hc(x, 3, [0, 3, 2, 1])', '"hc": self.hc(x, 3, [0, 3, 1, 2])'),
     ),

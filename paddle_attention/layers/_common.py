@@ -229,6 +229,20 @@ def size_of(x, axes):
     return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes)]
 
 
+def split_channels(x, parts):
+    """``parts`` equal groups of channels. By slices: the accelerated split fails on a second size."""
+    width = x.shape[1] // parts
+    return [x[:, i * width : (i + 1) * width] for i in range(parts)]
+
+
+def weighted_sum(maps, weights):
+    """Sum of ``maps`` ``[N, C, H, W]``, each with its own of ``weights`` ``[N, maps, C, 1, 1]``."""
+    total = None
+    for x, weight in zip(maps, paddle.unbind(weights, axis=1)):
+        total = x * weight if total is None else total + x * weight
+    return total
+
+
 def count_positions(x):
     """H * W of ``[N, C, H, W]`` as a number, or as a tensor where a static graph does not know it."""
     height, width = size_of(x, (2, 3))
@@ -254,6 +268,13 @@ def spread(gate, x):
     a row or a column it falls to a kernel four times slower.
     """
     return gate.expand([-1, x.shape[1], *size_of(x, (2, 3))])
+
+
+def max_over(x, axis):
+    """Maximum along an axis, kept, with a backward of O(numel), where that of ``paddle.max`` costs far more."""
+    if x.dtype in HALF:  # not every device has half-precision kernels; the cast is exact both ways
+        return max_over(x.astype("float32"), axis).astype(x.dtype)
+    return paddle.take_along_axis(x, paddle.argmax(x, axis=axis, keepdim=True), axis=axis)
 
 
 def reduce_deployed(reduce, x, axis):

@@ -16,14 +16,15 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ._common import (
-    HALF,
     AttentionLayer,
     check_feature_map,
     check_odd,
     check_positive_int,
     hidden_width,
     is_deployed,
+    max_over,
     pointwise,
+    reduce_deployed,
     start_from_zero,
 )
 
@@ -32,14 +33,12 @@ POOL_TYPES = ("avg", "max")
 
 def max_over_channels(x):
     """``[N, C, H, W] -> [N, 1, H, W]`` maximum, with a backward of O(numel)."""
-    if x.dtype in HALF:  # not every device has half-precision kernels; the cast is exact both ways
-        return max_over_channels(x.astype("float32")).astype(x.dtype)
-    return paddle.take_along_axis(x, paddle.argmax(x, axis=1, keepdim=True), axis=1)
+    return max_over(x, 1)
 
 
 def max_over_channels_deployed(x):
     """The same forward as :func:`max_over_channels`, for graphs without a backward."""
-    return paddle.max(x.transpose([0, 2, 3, 1]), axis=-1).unsqueeze(1)
+    return reduce_deployed(paddle.max, x, 1)
 
 
 def max_over_pixels(x):

@@ -23,12 +23,16 @@ from ._common import (
 FUSIONS = ("channel_add", "channel_mul")
 
 
+def _position_weights(mask):
+    """Softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
+    return unflatten_like(F.softmax(mask.flatten(2), axis=-1), mask)
+
+
 def _attention_pool(x, mask):
     """``[N, C, 1, 1]`` mean of ``x`` with the softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
     with full_precision():
-        weights = unflatten_like(F.softmax(widen(mask).flatten(2), axis=-1), mask)
         # A pooling keeps the deployed network's layout, where a matrix product does not.
-        weighted = widen(x) * weights
+        weighted = widen(x) * _position_weights(widen(mask))
         return (F.adaptive_avg_pool2d(weighted, 1) * count_positions(weighted)).astype(x.dtype)
 
 
@@ -131,8 +135,7 @@ class GCBlock(AttentionLayer):
         """Weights of the positions in the context, ``[N, 1, H, W]``; they sum to 1."""
         if self.conv_mask is None:
             raise ValueError("GCBlock: pooling_type='avg' weighs all positions alike; there is no map")
-        mask = self.conv_mask(x)
-        return unflatten_like(F.softmax(mask.flatten(2), axis=-1), mask)
+        return _position_weights(self.conv_mask(x))
 
     def forward(self, x):
         check_feature_map("GCBlock", x, self.channels)

@@ -118,10 +118,11 @@ class HardAttention(AttentionLayer):
                 if self.estimator == "straight_through" and self.training:
                     soft = F.sigmoid(scores)
                     mask = mask + (soft - soft.detach())
-        mask = mask.astype(x.dtype)
-        if self.domain == "channel":
-            return mask.unsqueeze([2, 3])
-        return unflatten_like(mask.unsqueeze(1), x)
+        return self._on_the_map(mask.astype(x.dtype), x)
+
+    def _on_the_map(self, mask, x):
+        """The choice of every row in a shape that multiplies ``x``."""
+        return mask.unsqueeze([2, 3]) if self.domain == "channel" else unflatten_like(mask.unsqueeze(1), x)
 
     def reinforce_loss(self, reward, baseline=0.0):
         """Loss whose gradient is minus the score-function estimate of the reward's.
@@ -151,7 +152,7 @@ class HardAttention(AttentionLayer):
         """The choice of eval mode, ``[N, 1, H, W]`` or ``[N, channels, 1, 1]``, of zeros and ones."""
         scores = self.scores(x)
         mask, _ = self._largest(scores.detach(), self._number(scores))
-        return mask.unsqueeze([2, 3]) if self.domain == "channel" else unflatten_like(mask.unsqueeze(1), x)
+        return self._on_the_map(mask, x)
 
     def forward(self, x):
         check_feature_map("HardAttention", x, self.channels)

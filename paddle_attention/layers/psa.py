@@ -19,6 +19,7 @@ from ._common import (
     full_precision,
     resize,
     size_of,
+    unflatten_like,
     widen,
 )
 
@@ -132,7 +133,7 @@ class PSA(AttentionLayer):
             size = [(n - 1) // self.shrink_factor + 1 for n in size_of(x, (2, 3))]
             x = resize(x, size, align_corners=True)
         mask = attention(x)
-        batch, height, width = size_of(x, (0, 2, 3))
+        height, width = size_of(x, (2, 3))
         with full_precision():
             mask = widen(mask)
             if self.compact:
@@ -150,7 +151,7 @@ class PSA(AttentionLayer):
             if self.psa_softmax:
                 weights = F.softmax(weights, axis=-1)
             y = average(widen(x).flatten(2), weights)
-            y = y.reshape([batch, x.shape[1], height, width]) * (1.0 / self.normalization_factor)
+            y = unflatten_like(y, x) * (1.0 / self.normalization_factor)
         return y.astype(x.dtype), weights
 
     def _branches(self, x):

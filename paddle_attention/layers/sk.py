@@ -4,11 +4,18 @@ X. Li, W. Wang, X. Hu, J. Yang, "Selective Kernel Networks", arXiv 1903.06586;
 authors' code: implus/PytorchInsight.
 """
 
-import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, batch_norm, check_feature_map, check_positive_int, conv
+from ._common import (
+    AttentionLayer,
+    batch_norm,
+    check_feature_map,
+    check_positive_int,
+    conv,
+    split_channels,
+    weighted_sum,
+)
 
 
 def _branch_keys():
@@ -142,9 +149,7 @@ class SKConv(AttentionLayer):
 
     def _maps(self, x):
         """Each branch's result."""
-        width = self.channels // self.M
-        parts = [x[:, i * width : (i + 1) * width] for i in range(self.M)]
-        inputs = parts if self.split_input else [x] * self.M
+        inputs = split_channels(x, self.M) if self.split_input else [x] * self.M
         return [branch(part) for branch, part in zip(self.branches, inputs)]
 
     def _select(self, maps):
@@ -161,11 +166,7 @@ class SKConv(AttentionLayer):
     def forward(self, x):
         check_feature_map("SKConv", x, self.channels)
         maps = self._maps(x)
-        weights = paddle.unbind(self._select(maps), axis=1)
-        y = maps[0] * weights[0]
-        for other, weight in zip(maps[1:], weights[1:]):
-            y = y + other * weight
-        return y
+        return weighted_sum(maps, self._select(maps))
 
     def extra_repr(self):
         return f"channels={self.channels}, out_channels={self.out_channels}, M={self.M}"

@@ -5,11 +5,19 @@ R. Manmatha, M. Li, A. Smola, "ResNeSt: Split-Attention Networks", arXiv
 2004.08955; authors' code: zhanghang1989/ResNeSt.
 """
 
-import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, batch_norm, check_feature_map, check_odd, check_positive_int, conv
+from ._common import (
+    AttentionLayer,
+    batch_norm,
+    check_feature_map,
+    check_odd,
+    check_positive_int,
+    conv,
+    split_channels,
+    weighted_sum,
+)
 
 
 class SplitAttention(AttentionLayer):
@@ -97,8 +105,7 @@ class SplitAttention(AttentionLayer):
     def _splits(self, x):
         """The splits, a list of ``[N, out_channels, H, W]``, and their weights, ``[N, radix, out_channels, 1, 1]``."""
         y = F.relu(self.bn0(self.conv(x)))
-        width = self.out_channels  # slices: the accelerated split fails on a second size
-        splits = [y[:, i * width : (i + 1) * width] for i in range(self.radix)]
+        splits = split_channels(y, self.radix)
         total = splits[0]
         for split in splits[1:]:
             total = total + split
@@ -119,12 +126,7 @@ class SplitAttention(AttentionLayer):
 
     def forward(self, x):
         check_feature_map("SplitAttention", x, self.channels)
-        splits, weights = self._splits(x)
-        weights = paddle.unbind(weights, axis=1)
-        y = splits[0] * weights[0]
-        for split, weight in zip(splits[1:], weights[1:]):
-            y = y + split * weight
-        return y
+        return weighted_sum(*self._splits(x))
 
     def extra_repr(self):
         return f"channels={self.channels}, out_channels={self.out_channels}, radix={self.radix}"

@@ -213,19 +213,12 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
     def __init__(
         self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", norm_first=False
     ):
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         check_divides("TransformerEncoderLayer", d_model, nhead=nhead)
         check_positive_int("TransformerEncoderLayer", dim_feedforward=dim_feedforward)
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
         self.self_attn = MultiHeadAttention(d_model, nhead, dropout)
-        # What paddle.nn.TransformerEncoder makes its copies from.
-        self._config = {
-            "d_model": d_model,
-            "nhead": nhead,
-            "dim_feedforward": dim_feedforward,
-            "dropout": dropout,
-            "activation": activation,
-            "norm_first": norm_first,
-        }
+        self._config = config  # what paddle.nn.TransformerEncoder makes its copies from
 
     def forward(self, src, src_mask=None, cache=None, src_key_padding_mask=None, is_causal=False):
         mask = self.self_attn._mask(src, src, src_mask, src_key_padding_mask, is_causal)
@@ -256,20 +249,13 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
     def __init__(
         self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", norm_first=False
     ):
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         check_divides("TransformerDecoderLayer", d_model, nhead=nhead)
         check_positive_int("TransformerDecoderLayer", dim_feedforward=dim_feedforward)
         super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
         self.self_attn = MultiHeadAttention(d_model, nhead, dropout)
         self.cross_attn = MultiHeadAttention(d_model, nhead, dropout)
-        # What paddle.nn.TransformerDecoder makes its copies from.
-        self._config = {
-            "d_model": d_model,
-            "nhead": nhead,
-            "dim_feedforward": dim_feedforward,
-            "dropout": dropout,
-            "activation": activation,
-            "norm_first": norm_first,
-        }
+        self._config = config  # what paddle.nn.TransformerDecoder makes its copies from
 
     def forward(
         self,

@@ -16,17 +16,10 @@ from ._common import (
     check_positive_int,
     conv,
     is_deployed,
+    max_over,
     reduce_deployed,
     spread,
 )
-from .cbam import max_over_channels
-
-
-def _max_over(x, axis):
-    """Maximum over an axis, kept, with a backward of O(numel)."""
-    order = [0, axis] + [a for a in (1, 2, 3) if a != axis]
-    back = [order.index(a) for a in range(4)]
-    return max_over_channels(x.transpose(order)).transpose(back) if axis != 1 else max_over_channels(x)
 
 
 class _Gate(AttentionLayer):
@@ -45,7 +38,7 @@ class _Gate(AttentionLayer):
         if is_deployed(self):
             maps = [reduce_deployed(reduce, x, axis) for reduce in (paddle.max, paddle.mean)]
         else:
-            maps = [_max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]
+            maps = [max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]
         pooled = paddle.concat([m.transpose(order) for m in maps], axis=1)
         gate = F.sigmoid(self.bn(self.conv(pooled))).transpose(order)
         return 2.0 * gate if self.identity_init else gate
