@@ -106,6 +106,55 @@ def relative(got, expected):
     return np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30)
 
 
+def gradient_differences(case, training, directions=1):
+    """Gradients against central differences of the reference, in float64, along random directions.
+
+    Returns:
+        list of ``(name, difference, norm of the gradient, length of the direction)`` for the input
+        ``x`` and every parameter; all but the name are None where there is no gradient.
+    """
+    layer = case.build("float64")
+    layer.train() if training else layer.eval()
+    x = case.input("float64")
+    random = np.random.RandomState(2)
+    values = {"x": x, **parameters_of(layer)}
+    tensor = paddle.to_tensor(x, stop_gradient=False)
+    y = layer(tensor)
+    weight = random.standard_normal(y.shape)
+    (y * paddle.to_tensor(weight)).sum().backward()
+    gradients = {"x": tensor.grad, **{k: p.grad for k, p in trainable(layer)}}
+    constants = case.constants(x, values) if case.constants else {}
+
+    def objective(**moved):
+        p = {**values, **moved}
+        return (case.reference(p.pop("x"), p, training, **constants) * weight).sum()
+
+    step, found = 1e-6, []
+    for name, gradient in gradients.items():
+        if gradient is None:
+            found.append((name, None, None, None))
+            continue
+        for _ in range(directions):
+            direction = random.standard_normal(values[name].shape)
+            ahead = objective(**{name: values[name] + step * direction})
+            behind = objective(**{name: values[name] - step * direction})
+            difference = abs((gradient.numpy() * direction).sum() - (ahead - behind) / (2 * step))
+            found.append((name, difference, np.linalg.norm(gradient.numpy()), np.linalg.norm(direction)))
+    return found
+
+
+def in_a_network(case):
+    """The layer between two convolutions, which bring the layouts of a real network."""
+    channels = case.shape[1]
+    network = paddle.nn.Sequential(
+        paddle.nn.Conv2D(3, channels, 3, padding=1),
+        case.build(),
+        paddle.nn.Conv2D(case.kwargs.get("out_channels", channels), 4, 1),
+    )
+    network.eval()
+    return network
+
+
 class LayerTester:
     """Checks of one case; a test class runs each of them for a table of cases."""
 
@@ -126,36 +175,13 @@ class LayerTester:
     @staticmethod
     def check_gradients(case, training):
         """Gradients along random directions against central differences of the reference."""
-        layer = case.build("float64")
-        layer.train() if training else layer.eval()
-        x = case.input("float64")
-        random = np.random.RandomState(2)
-        values = {"x": x, **parameters_of(layer)}
-        tensor = paddle.to_tensor(x, stop_gradient=False)
-        y = layer(tensor)
-        weight = random.standard_normal(y.shape)
-        (y * paddle.to_tensor(weight)).sum().backward()
-        gradients = {"x": tensor.grad, **{k: p.grad for k, p in trainable(layer)}}
-        constants = case.constants(x, parameters_of(layer) | values) if case.constants else {}
-
-        def objective(**moved):
-            p = {**values, **moved}
-            return (case.reference(p.pop("x"), p, training, **constants) * weight).sum()
-
-        largest = max(np.linalg.norm(g.numpy()) for g in gradients.values() if g is not None)
-        step = 1e-6
-        for name, gradient in gradients.items():
-            if gradient is None:
+        found = gradient_differences(case, training, directions=2)
+        largest = max(norm for _, _, norm, _ in found if norm is not None)
+        for name, difference, norm, length in found:
+            if norm is None:
                 assert case.is_dead(name), f"no gradient reaches {name}"
-                continue
-            for _ in range(2):
-                direction = random.standard_normal(values[name].shape)
-                ahead = objective(**{name: values[name] + step * direction})
-                behind = objective(**{name: values[name] - step * direction})
-                expected = (ahead - behind) / (2 * step)
-                got = (gradient.numpy() * direction).sum()
-                scale = np.linalg.norm(gradient.numpy()) * np.linalg.norm(direction)
-                assert abs(got - expected) < 2e-6 * max(scale, 1.0, 0.02 * largest), name
+            else:
+                assert difference < 2e-6 * max(norm * length, 1.0, 0.02 * largest), name
 
     @staticmethod
     def check_gradient_reaches_everything(case):
@@ -224,17 +250,8 @@ class LayerTester:
 
     @staticmethod
     def check_export(case, directory):
-        """Dynamic batch and size through ``paddle.jit.save`` and Paddle Inference.
-
-        A convolution before and after brings the layouts of a real network.
-        """
-        channels = case.shape[1]
-        layer = case.build()
-        out_channels = case.kwargs.get("out_channels", channels)
-        network = paddle.nn.Sequential(
-            paddle.nn.Conv2D(3, channels, 3, padding=1), layer, paddle.nn.Conv2D(out_channels, 4, 1)
-        )
-        network.eval()
+        """Dynamic batch and size through ``paddle.jit.save`` and Paddle Inference."""
+        network = in_a_network(case)
         spec = paddle.static.InputSpec([None, 3, None, None], "float32", "x")
         static = paddle.jit.to_static(copy.deepcopy(network), input_spec=[spec])
         paddle.jit.save(static, os.path.join(directory, "inference"))

@@ -31,9 +31,8 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 def errors(case):
     """Relative errors ``(eval, train, gradient)`` in float64, the last against central differences."""
-    import numpy as np
     import paddle
-    from layer_tester import parameters_of, relative
+    from layer_tester import gradient_differences, parameters_of, relative
 
     found = []
     for training in (False, True):
@@ -43,29 +42,9 @@ def errors(case):
         found.append(relative(layer(paddle.to_tensor(x)).numpy(), case.reference(x, p, layer.training)))
     if not case.differentiable:
         return [*found, None]
-    layer = case.build("float64")
-    layer.eval()
-    random, x = np.random.RandomState(2), case.input("float64")
-    values = {"x": x, **parameters_of(layer)}
-    tensor = paddle.to_tensor(x, stop_gradient=False)
-    y = layer(tensor)
-    weight = random.standard_normal(y.shape)
-    (y * paddle.to_tensor(weight)).sum().backward()
-    named = {"x": tensor, **{k: v for k, v in layer.named_parameters() if not v.stop_gradient}}
-    constants = case.constants(x, values) if case.constants else {}
-    worst, largest = 0.0, max(np.linalg.norm(t.grad.numpy()) for t in named.values() if t.grad is not None)
-    for name, t in named.items():
-        if t.grad is None:
-            continue
-        direction, ends = random.standard_normal(t.shape), []
-        for sign in (1, -1):
-            moved = {**values, name: values[name] + sign * 1e-6 * direction}
-            ends.append((case.reference(moved.pop("x"), moved, False, **constants) * weight).sum())
-        difference = abs((t.grad.numpy() * direction).sum() - (ends[0] - ends[1]) / 2e-6)
-        worst = max(
-            worst, difference / (max(np.linalg.norm(t.grad.numpy()), largest) * np.linalg.norm(direction))
-        )
-    return [*found, worst]
+    moved = [entry for entry in gradient_differences(case, training=False) if entry[1] is not None]
+    largest = max(norm for _, _, norm, _ in moved)
+    return [*found, max(difference / (largest * length) for _, difference, _, length in moved)]
 
 
 def recorded_error(cls):
@@ -92,18 +71,11 @@ def recorded_error(cls):
 def export_errors(case):
     """Errors in Paddle Inference with oneDNN on and off."""
     import paddle
-    from layer_tester import relative
+    from layer_tester import in_a_network, relative
 
     from paddle_attention.deploy import InferencePredictor
 
-    channels = case.shape[1]
-    layer = case.build()
-    network = paddle.nn.Sequential(
-        paddle.nn.Conv2D(3, channels, 3, padding=1),
-        layer,
-        paddle.nn.Conv2D(case.kwargs.get("out_channels", channels), 4, 1),
-    )
-    network.eval()
+    network = in_a_network(case)
     size = case.sizes[0] if case.sizes else (9, 12)
     x = paddle.randn([2, 3, *size])
     expected = network(x).numpy()
