@@ -41,6 +41,7 @@ CASES = [
     Case("SE", reference.se, {"hidden_channels": 3}, (1, 5, 4, 4)),
     Case("SE", partial(reference.se, gate=reference.hard_sigmoid), {"reduction": 2, "gate": "hard_sigmoid"}),
     Case("SE", GATED(reference.se), {"reduction": 2, "identity_init": True}),
+    Case("SE", partial(reference.se, squeeze=False), {"reduction": 2, "squeeze": False}),
     Case("ECA", reference.eca, {"k_size": 3}, applied=scaled, maps=CHANNELS, start="gate"),
     Case("ECA", reference.eca, {}, (2, 70, 4, 3)),
     Case("GCT", reference.gct, {}, applied=scaled, maps=CHANNELS, start="identity"),
@@ -288,6 +289,15 @@ CASES = [
     Case("PAM", reference.pam, weights_of=2, maps=AMONG, start="identity", dead=KEY_BIAS),
     Case("PAM", reference.pam, {"reduction": 2}, (1, 6, 3, 8), dead=KEY_BIAS),
     Case("CAM", reference.cam, {}, (2, 5, 3, 4), weights_of=2, maps="n c c", start="identity"),
+    Case(
+        "DAModule",
+        reference.da_module,
+        {"dropout": 0.0},
+        (2, 32, 3, 4),
+        maps={"position": "n l l", "channel": "n 8 8"},
+        weights_of=2,
+        dead=("sa.key_conv.bias",),
+    ),
     Case(
         "BaseOC",
         reference.base_oc,

@@ -19,6 +19,7 @@ FAULTS = {
         ("self.fc2(self.relu(self.fc1(", "self.fc2((self.fc1("),
         ("return x * self.gate(x)", "return x + self.gate(x)"),
         ("F.relu6(v + 3.0) / 6.0", "F.relu6(v + 3.0) / 6.01"),
+        ("nn.AdaptiveAvgPool2D(1) if squeeze else nn.Identity()", "nn.AdaptiveAvgPool2D(1)"),
     ),
     "ChannelAttention": (
         "cbam.py",
@@ -158,8 +159,17 @@ FAULTS = {
             "return self.conv8(position + channel), self.conv6(position), self.conv7(channel)",
             "return self.conv8(position + channel), self.conv6(channel), self.conv7(position)",
         ),
-        ("self.conv8(position + channel)", "self.conv8(position)"),
+        (
+            "return self.conv8(position + channel), self.conv6(position), self.conv7(channel)",
+            "return self.conv8(position), self.conv6(position), self.conv7(channel)",
+        ),
         ("self.conv51(self.sa(self.conv5a(x)))", "self.conv51(self.sa(self.conv5c(x)))"),
+    ),
+    "DAModule": (
+        "danet.py",
+        ("return self.conv8(position + channel)\n", "return self.conv8(position)\n"),
+        ("self.conv52(self.sc(self.conv5c(x)))", "self.conv52(self.sc(self.conv5a(x)))"),
+        ("inter = channels // 4", "inter = channels // 8"),
     ),
     "BaseOC": (
         "ocnet.py",

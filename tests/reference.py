@@ -51,8 +51,13 @@ def batch_norm(x, p, name, training):
     return (x - mean.reshape(shape)) * scale.reshape(shape) + p[f"{name}.bias"].reshape(shape)
 
 
-def se(x, p, training=False, gate=sigmoid):
-    """arXiv 1709.01507, equations 2 to 4."""
+def se(x, p, training=False, gate=sigmoid, squeeze=True):
+    """arXiv 1709.01507, equations 2 to 4; without the squeeze, every position on its own (Table 16)."""
+    if not squeeze:
+        columns = x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+        s = gate(fully_connected(np.maximum(fully_connected(columns, p, "fc1"), 0), p, "fc2"))
+        n, c, h, w = x.shape
+        return x * s.reshape(n, h, w, c).transpose(0, 3, 1, 2)
     z = x.mean((2, 3))
     s = gate(fully_connected(np.maximum(fully_connected(z, p, "fc1"), 0), p, "fc2"))
     return x * s[:, :, None, None]
@@ -394,6 +399,29 @@ def cam(x, p, training=False):
     energy = np.einsum("ncl,ndl->ncd", flat(x), flat(x))
     weights = softmax(energy.max(-1, keepdims=True) - energy)
     return p["gamma"] * np.einsum("ncd,ndl->ncl", weights, flat(x)).reshape(x.shape) + x
+
+
+def _da_branches(x, p, training=False):
+    """``(position, channel)`` of arXiv 1809.02983, Figure 2."""
+
+    def unit(v, name):
+        return relu(batch_norm(conv(v, p, f"{name}.0", padding=1), p, f"{name}.1", training))
+
+    def under(prefix):
+        return {k[len(prefix) :]: v for k, v in p.items() if k.startswith(prefix)}
+
+    position = unit(pam(unit(x, "conv5a"), under("sa.")), "conv51")
+    return position, unit(cam(unit(x, "conv5c"), under("sc.")), "conv52")
+
+
+def da_module(x, p, training=False):
+    return conv(sum(_da_branches(x, p, training)), p, "conv8.1")
+
+
+def da_head(x, p, training=False):
+    position, channel = _da_branches(x, p, training)
+    pairs = ((position + channel, "conv8"), (position, "conv6"), (channel, "conv7"))
+    return [conv(v, p, f"{name}.1") for v, name in pairs]
 
 
 def _conv_abn(x, p, name, training, abs_gamma=False, **options):

@@ -304,20 +304,7 @@ def test_dual_attention_head():
     x = np.random.RandomState(1).standard_normal((2, 32, 4, 3))
     p = parameters_of(layer)
 
-    def unit(v, name):
-        return reference.relu(
-            reference.batch_norm(reference.conv(v, p, f"{name}.0", padding=1), p, f"{name}.1", False)
-        )
-
-    def under(prefix):
-        return {k[len(prefix) :]: v for k, v in p.items() if k.startswith(prefix)}
-
-    position = unit(reference.pam(unit(x, "conv5a"), under("sa.")), "conv51")
-    channel = unit(reference.cam(unit(x, "conv5c"), under("sc.")), "conv52")
-    expected = [
-        reference.conv(v, p, f"{name}.1")
-        for v, name in ((position + channel, "conv8"), (position, "conv6"), (channel, "conv7"))
-    ]
+    expected = reference.da_head(x, p)
     outputs = layer(paddle.to_tensor(x))
     assert len(outputs) == 3
     for got, wanted in zip(outputs, expected, strict=True):

@@ -4,7 +4,7 @@ from .bam import BAM
 from .cbam import CBAM, ChannelAttention, SpatialAttention
 from .ccnet import RCCA, CrissCrossAttention
 from .coord import CoordAttention
-from .danet import CAM, PAM, DAHead
+from .danet import CAM, PAM, DAHead, DAModule
 from .double_attention import DoubleAttention
 from .eca import ECA
 from .ema import EMAU
@@ -54,6 +54,7 @@ __all__ = [
     "CoordAttention",
     "CrissCrossAttention",
     "DAHead",
+    "DAModule",
     "DoubleAttention",
     "ExternalAttention",
     "FcaLayer",

@@ -40,6 +40,8 @@ class SEBlock(AttentionLayer):
             ``relu6(v + 3) / 6`` of MobileNetV3.
         identity_init (bool): start as the identity: the gate is doubled and its
             last layer starts from 0, so every weight starts at 1.
+        squeeze (bool): False leaves the averaging out and gives every position its own gate:
+            the paper's NoSqueeze (Table 16), an ablation at a hundred times the cost.
 
     Weights start from Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
@@ -62,13 +64,14 @@ class SEBlock(AttentionLayer):
         hidden_channels=None,
         gate="sigmoid",
         identity_init=False,
+        squeeze=True,
     ):
         super().__init__()
         hidden = hidden_width("SEBlock", channels, reduction, hidden_channels)
         check_choice("SEBlock", "gate", gate, GATES)
         self.channels = channels
         # The pooling layer, not mean([2, 3]): the latter is a slow reduction when deployed.
-        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.avg_pool = nn.AdaptiveAvgPool2D(1) if squeeze else nn.Identity()
         self.fc1 = pointwise(channels, hidden, bias)
         self.relu = nn.ReLU()
         self.fc2 = pointwise(hidden, channels, bias)
@@ -78,7 +81,10 @@ class SEBlock(AttentionLayer):
             start_from_zero(self.fc2.weight, self.fc2.bias)
 
     def gate(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
+        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``.
+
+        Without ``squeeze`` they are those of every position, ``[N, channels, H, W]``.
+        """
         gate = GATES[self.gate_name](self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
         return 2.0 * gate if self.identity_init else gate
 
