@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "layers": """
         ASPOC BAM BaseOC CAM CBAM ChannelAttention CoordAttention CrissCrossAttention DAHead
-        DoubleAttention ECA EMAU ExternalAttention FcaLayer GCBlock GCT GatherExcite HardAttention
+        DAModule DoubleAttention ECA EMAU ExternalAttention FcaLayer GCBlock GCT GatherExcite HardAttention
         MultiHeadAttention MultiScaleNet NonLocal1D NonLocal2D NonLocal3D ObjectContextBlock PAM PSA
         PSAModule PolarizedSelfAttention PositionalEncoding PyramidOC RCCA SEBlock SGE SKBottleneck
         SKConv ScaleAttention SelfAttention2D ShuffleAttention SimAM SimplifiedNonLocal

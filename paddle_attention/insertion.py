@@ -11,10 +11,12 @@ carry the attention along. Mechanisms that are convolutions themselves (SKConv)
 take the place of the layer instead.
 """
 
+import collections
+import contextlib
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import paddle
 from paddle import nn
@@ -22,9 +24,9 @@ from paddle import nn
 from .naming import did_you_mean
 from .registry import build_attention, check_arguments, get_attention, list_attentions
 
-PLACEMENTS = ("residual", "block", "stage")
+PLACEMENTS = ("residual", "block", "stage", "pre", "identity")
 _SPEC_KEYS = ("name", "at", "stages", "blocks")
-_PROBE_SIZES = (64, 224)
+_PROBE_SIZES = (64, 224, 112, 256, 384, 32)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Block:
         branch_end: dotted name of the last layer of the residual branch before
             the addition; the block itself if it has no addition; None where no
             layer returns what is added, or the branch is no deeper than the shortcut.
+        branch_start: dotted name of the layer that begins the residual branch; None where
+            there is no branch, or several layers take the block's input.
+        shortcut: dotted name of the layer that ends the shortcut; an empty string where the
+            shortcut is the block's input itself; None where there is no branch, or no
+            layer returns what is added.
         stage: number of its stage, from 1.
         index: number within the stage, from 1.
         channels: channels of its output.
@@ -64,6 +71,8 @@ class Block:
     stage: int
     index: int
     channels: int
+    branch_start: str | None = None
+    shortcut: str | None = None
 
 
 class _ApplyAttention:
@@ -73,11 +82,47 @@ class _ApplyAttention:
         self.name = name
 
     def __call__(self, layer, inputs, output):
-        return layer._sub_layers[self.name](output)
+        return self.attend(layer, output)
+
+    def attend(self, layer, x):
+        attention = layer._sub_layers[self.name]
+        if len(x.shape) == 4:
+            return attention(x)
+        # Tokens [N, L, C]: to the mechanism they are the positions of a feature map [N, C, L, 1].
+        return attention(x.transpose([0, 2, 1]).unsqueeze(-1)).squeeze(-1).transpose([0, 2, 1])
+
+
+class _AttendBefore(_ApplyAttention):
+    """Forward pre hook that passes the layer's first input through one of its sublayers."""
+
+    def __call__(self, layer, inputs):
+        return (self.attend(layer, inputs[0]), *inputs[1:])
+
+
+class _AttendShortcut(_AttendBefore):
+    """The same for a block, whose branch is given the input as it was by :class:`_SkipAttention`."""
+
+    raw = None
+
+    def __call__(self, block, inputs):
+        self.raw = inputs[0]
+        return super().__call__(block, inputs)
+
+
+class _SkipAttention:
+    """Forward pre hook of the layer that begins the branch."""
+
+    def __init__(self, shortcut):
+        self.shortcut = shortcut
+
+    def __call__(self, layer, inputs):
+        raw, self.shortcut.raw = self.shortcut.raw, None
+        return inputs if raw is None else (raw, *inputs[1:])
 
 
 def _attention_hooks(layer):
-    return [hook for hook in layer._forward_post_hooks.values() if isinstance(hook, _ApplyAttention)]
+    hooks = [*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()]
+    return [hook for hook in hooks if isinstance(hook, _ApplyAttention)]
 
 
 def insert_attention(model, attention, at=None, stages=None, blocks=None, input_shape=None):
@@ -91,7 +136,9 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
             other key is an argument of the mechanism.
         at (str, optional): where. ``'residual'`` (default): at the end of the
             residual branch of each block, before the addition. ``'block'``: after each
-            block. ``'stage'``: after the last block of each stage. Anything else
+            block. ``'stage'``: after the last block of each stage. ``'pre'``: before
+            the residual branch of each block. ``'identity'``: on its shortcut, before the
+            addition. Anything else
             is a pattern of sublayer names such as ``'blocks.*.conv1'``; ``*`` and
             ``?`` do not cross a dot. Mechanisms that replace a convolution take
             ``'conv'`` (their default): the first convolution larger than 1x1 of each
@@ -101,42 +148,117 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
         blocks (int or list of int, optional): only these blocks of each stage,
             from 1; -1 is the last.
         input_shape (list of int, optional): ``[C, H, W]`` of the trial run.
-            Default: the channels of the first convolution and 64 x 64, then
-            224 x 224 if the network refuses that.
+            Default: the channels of the first convolution, or 3, and 64 x 64; if the
+            network refuses that, 224, 112, 256, 384 and 32.
 
     Returns:
         list of :class:`Insertion`, in execution order for each attention.
 
     Raises:
         ValueError: for an unknown mechanism, argument, stage or block, a layer
-            whose output is not ``[N, C, H, W]``, and a placement that matches
-            nothing (the message lists what could be matched). The model is then
+            whose output is not ``[N, C, H, W]`` (or ``[N, L, C]``, for mechanisms that
+            take tokens), and a placement that matches nothing (the message lists what could be matched). The model is then
             unchanged.
     """
     specs = _parse_specs(attention, at, stages, blocks)
     trace = _trace(model, input_shape)
     plan, done = [], []
     for spec in specs:
-        for target in _targets(trace, spec):
-            channels = trace.channels(target)
-            arguments = dict(spec.arguments)
-            if spec.replaces:
-                channels, arguments = _like_convolution(trace, target, arguments)
-            try:
-                layer = build_attention(spec.name, channels, **arguments)
-            except ValueError as error:
-                raise ValueError(f"at layer {target!r} with {channels} channels: {error}") from error
-            if trace.dtype != paddle.float32:
-                layer.to(dtype=trace.dtype)
-            plan.append((target, spec.name, channels, layer, spec.replaces))
+        with _at_path(spec.path):
+            targets = [trace.innermost(target, spec) for target in _targets(trace, spec)]
+            plan += [_plan(trace, spec, target) for target in targets]
     _check_replacements(plan)
-    _replace_all(trace, [entry for entry in plan if entry[-1]])
-    for target, name, channels, layer, replaces in plan:
-        if replaces:
-            done.append(Insertion(target, target, name, channels))
-        else:
-            done.append(_attach(model, target, name, channels, layer))
+    replacements = {target: layer for target, spec, _, layer in plan if spec.replaces}
+    originals = {target: trace.layers[target] for target in replacements}
+    _replace_all(trace, replacements)
+    trace.layers.update(replacements)
+    try:
+        for target, spec, channels, layer in plan:
+            key = target if spec.replaces else _attach(trace, target, spec, layer)
+            done.append(Insertion(target, key, spec.name, channels))
+        _check_calls(trace, done)
+    except BaseException:
+        for inserted in reversed(done):
+            if inserted.key != inserted.layer:
+                _detach(trace, inserted.layer, inserted.key.rpartition(".")[2])
+        for target, layer in originals.items():
+            _swap(trace.model, replacements[target], layer)
+        raise
     return done
+
+
+def _plan(trace, spec, target):
+    """``(target, spec, channels, the new layer)``."""
+    channels, arguments = trace.channels(target, spec), spec.arguments
+    if spec.replaces:
+        channels, arguments = _like_convolution(trace, target, spec)
+    try:
+        layer = build_attention(spec.name, channels, **arguments)
+    except (ValueError, TypeError) as error:  # the latter for an argument of a type that is never right
+        raise ValueError(f"at layer {target!r} with {channels} channels: {error}") from error
+    if trace.dtype != paddle.float32:
+        layer.to(dtype=trace.dtype)
+    return target, spec, channels, layer
+
+
+def _check_calls(trace, done):
+    """Raise ValueError unless each attention runs as often as the layer it is on."""
+    calls, handles = collections.Counter(), []
+    layers = {"": trace.model, **dict(trace.model.named_sublayers())}
+    for inserted in done:
+        count = lambda *_, key=inserted.key: calls.update([key])  # noqa: E731
+        handles.append(layers[inserted.key].register_forward_pre_hook(count))
+    try:
+        again = _run_again(trace, calls)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if again is None:
+        return
+    wrong = [i for i in done if calls[i.key] != sum(call.name == i.layer for call in again.calls)]
+    if not wrong:
+        return
+    raise ValueError(
+        f"layer {wrong[0].layer!r} of {trace.title} runs its sublayers in turn, and with them the attention "
+        f"put on it ({calls[wrong[0].key]} times in all); choose its last sublayer"
+    )
+
+
+def _run_again(trace, calls):
+    """A second trial run; on other images where an attention does not take maps of the first one's size.
+
+    None where it takes none of them: it was made for a size of its own.
+    """
+    for shape in (trace.input_shape, *([trace.input_shape[0], size, size] for size in _PROBE_SIZES)):
+        calls.clear()
+        try:
+            return _run_trace(trace.model, shape)
+        except Exception:  # the network's own, of any kind
+            continue
+    return None
+
+
+def _detach(trace, target, name):
+    """Undo :func:`_attach`."""
+    layer, removed = trace.layers[target], []
+    for hooks in (layer._forward_pre_hooks, layer._forward_post_hooks):
+        for hook_id, hook in list(hooks.items()):
+            if isinstance(hook, _ApplyAttention) and hook.name == name:
+                removed.append(hooks.pop(hook_id))
+    for other in trace.layers.values():
+        for hook_id, hook in list(other._forward_pre_hooks.items()):
+            if isinstance(hook, _SkipAttention) and hook.shortcut in removed:
+                del other._forward_pre_hooks[hook_id]
+    layer._sub_layers.pop(name, None)
+
+
+@contextlib.contextmanager
+def _at_path(path):
+    """Errors name the item of the list of attentions that they are about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}" if path else str(error)) from error
 
 
 def describe_blocks(model, input_shape=None):
@@ -147,7 +269,7 @@ def describe_blocks(model, input_shape=None):
 def _keep_through_sync_bn():
     """Make ``convert_sync_batchnorm`` keep the attention of the layers it replaces.
 
-    It copies their sublayers but not their hooks.
+    It copies their sublayers but not their hooks; the other hooks are kept as well.
     """
     convert = nn.SyncBatchNorm.convert_sync_batchnorm.__func__
     if hasattr(convert, "keeps_attention"):
@@ -156,8 +278,8 @@ def _keep_through_sync_bn():
     def convert_and_keep(cls, layer):
         converted = convert(cls, layer)
         if converted is not layer:
-            for hook in _attention_hooks(layer):
-                converted.register_forward_post_hook(hook)
+            for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):
+                getattr(converted, hooks).update(getattr(layer, hooks))
         return converted
 
     convert_and_keep.keeps_attention = True
@@ -172,9 +294,9 @@ def _convolutions(layer):
 _NORMALISATIONS = (nn.layer.norm._BatchNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity)
 
 
-def _like_convolution(trace, target, arguments):
+def _like_convolution(trace, target, spec):
     """``(channels, arguments)`` of a mechanism that takes the place of ``target``."""
-    layer = trace.layers[target]
+    layer, arguments = trace.layers[target], spec.arguments
     found = _convolutions(layer)
     if len(found) != 1:
         raise ValueError(
@@ -191,7 +313,7 @@ def _like_convolution(trace, target, arguments):
         raise ValueError(
             f"layer {target!r} of {trace.title} cannot be replaced: attention was put on {hooked[0]!r} inside it"
         )
-    if trace.channels(target) != found[0]._out_channels:
+    if trace.channels(target, spec) != found[0]._out_channels:
         raise ValueError(f"layer {target!r} of {trace.title} does more than its convolution; choose another")
     for key in ("out_channels", "stride"):
         if key in arguments:
@@ -205,7 +327,7 @@ def _like_convolution(trace, target, arguments):
 
 def _check_replacements(plan):
     """No layer is replaced twice, or attended to inside one that is replaced."""
-    replaced = [target for target, *_, replaces in plan if replaces]
+    replaced = [target for target, spec, *_ in plan if spec.replaces]
     for i, target in enumerate(replaced):
         if target in replaced[:i]:
             raise ValueError(f"layer {target!r} would be replaced twice; give each mechanism its own blocks")
@@ -216,22 +338,15 @@ def _check_replacements(plan):
                 )
 
 
-def _layer(model, name):
-    for part in name.split(".") if name else ():
-        model = model._sub_layers[part]
-    return model
-
-
 def _set_mode(attention, layer):
     for sublayer in attention.sublayers(include_self=True):
         sublayer.training = layer.training
 
 
-def _replace_all(trace, plan):
+def _replace_all(trace, new):
     """Put the new layers in place, and take them out again if the network does not run with them."""
-    if not plan:
+    if not new:
         return
-    new = {target: layer for target, _, _, layer, _ in plan}
     for target, layer in new.items():
         _swap(trace.model, trace.layers[target], layer)
     try:
@@ -267,20 +382,35 @@ def _swap(model, old, new):
                     places[key] = new
 
 
-def _attach(model, target, name, channels, attention):
+def _keeps_raw(block):
+    """Whether attention on the block's shortcut already hands its input as it was to the branch."""
+    return any(isinstance(hook, _AttendShortcut) for hook in block._forward_pre_hooks.values())
+
+
+def _attach(trace, target, spec, attention):
+    """Make ``attention`` a sublayer of the target, called by a hook of it; returns its dotted name."""
     _keep_through_sync_bn()
-    layer = _layer(model, target)
+    layer = trace.layers[target]
     _set_mode(attention, layer)
     number = 1
     while (key := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
         number += 1
     layer.add_sublayer(key, attention)
-    layer.register_forward_post_hook(_ApplyAttention(key))
-    # Before all other hooks, so that those that take features see the attended output.
-    hooks = layer._forward_post_hooks
-    for hook_id, _ in sorted(hooks.items(), key=lambda item: not isinstance(item[1], _ApplyAttention)):
-        hooks.move_to_end(hook_id)
-    return Insertion(target, f"{target}.{key}" if target else key, name, channels)
+    if spec.at == "identity" and spec.before(target) and not _keeps_raw(layer):
+        hook = _AttendShortcut(key)
+        layer.register_forward_pre_hook(hook)
+        start = trace.layers[spec.branches[target]]
+        handle = start.register_forward_pre_hook(_SkipAttention(hook))
+        start._forward_pre_hooks.move_to_end(handle._hook_id, last=False)  # before attention on the branch
+    elif spec.before(target):
+        layer.register_forward_pre_hook(_AttendBefore(key))
+    else:
+        layer.register_forward_post_hook(_ApplyAttention(key))
+        # Before all other hooks, so that those that take features see the attended output.
+        hooks = layer._forward_post_hooks
+        for hook_id, _ in sorted(hooks.items(), key=lambda item: not isinstance(item[1], _ApplyAttention)):
+            hooks.move_to_end(hook_id)
+    return f"{target}.{key}" if target else key
 
 
 # --- what was asked for ------------------------------------------------------------------
@@ -294,16 +424,27 @@ class _Spec:
     stages: tuple | None
     blocks: tuple | None
     replaces: bool
+    path: str
+    branches: dict = field(default_factory=dict)  # for 'identity': blocks to where their branches begin
+
+    def before(self, target):
+        """Whether the attention transforms the input of ``target``, not its output."""
+        return self.at == "pre" or target in self.branches
 
 
 def _parse_specs(attention, at, stages, blocks):
     items = attention if isinstance(attention, (list, tuple)) else [attention]
     if not items:
         raise ValueError("attention is an empty list; give at least one mechanism")
-    return [_parse_spec(item, at, stages, blocks) for item in items]
+    specs = []
+    for i, item in enumerate(items):
+        path = f"attention.{i}" if isinstance(attention, (list, tuple)) else ""
+        with _at_path(path):
+            specs.append(_parse_spec(item, at, stages, blocks, path))
+    return specs
 
 
-def _parse_spec(item, at, stages, blocks):
+def _parse_spec(item, at, stages, blocks, path):
     if isinstance(item, str):
         item = {"name": item}
     if not isinstance(item, Mapping):
@@ -331,6 +472,7 @@ def _parse_spec(item, at, stages, blocks):
         _numbers("stages", item.get("stages", stages), allow_negative=False),
         _numbers("blocks", item.get("blocks", blocks), allow_negative=True),
         entry.replaces_conv,
+        path,
     )
 
 
@@ -366,6 +508,11 @@ def _targets(trace, spec):
                     f"layer of a deeper branch returns; use at='block' or a pattern{trace.could_match('')}"
                 )
         return [block.branch_end for block in chosen]
+    if spec.at in ("pre", "identity"):
+        chosen = [block for block in chosen if block.branch_end != block.name]  # those with a shortcut
+        if not chosen:
+            raise ValueError(f"at={spec.at!r}: no chosen block of {trace.title} has a shortcut")
+        return [_before_or_beside(trace, spec, block) for block in chosen]
     if first_conv:
         return [trace.first_convolution(block.name) for block in chosen]
     if spec.at == "block":
@@ -385,6 +532,29 @@ def _targets(trace, spec):
                 f"of {trace.title}"
             )
     return names
+
+
+def _before_or_beside(trace, spec, block):
+    """For ``pre``: the layer that begins the branch. For ``identity``: the one that ends the shortcut.
+
+    Where the shortcut is the block's input itself, that is the block.
+    """
+    if spec.at == "pre":
+        if not block.branch_start:
+            raise ValueError(
+                f"at='pre': no single layer of {trace.title} begins the branch of block {block.name!r}; "
+                f"use at='block' or a pattern{trace.could_match('')}"
+            )
+        return block.branch_start
+    if block.shortcut == "" and block.branch_start:
+        spec.branches[block.name] = block.branch_start
+        return block.name
+    if not block.shortcut:
+        raise ValueError(
+            f"at='identity': block {block.name!r} of {trace.title} has no shortcut that one layer returns"
+            f"{trace.could_match('')}"
+        )
+    return block.shortcut
 
 
 def _choose_blocks(trace, spec):
@@ -451,6 +621,7 @@ class _Call:
     outputs: list
     shape: list
     children: list
+    input_shape: list
 
     @property
     def size(self):
@@ -476,7 +647,8 @@ class _Trace:
     def enter(self, name, inputs):
         if name not in self.order:
             self.order.append(name)
-        call = _Call(name, self._nodes(inputs), [], [], [])
+        shape = list(inputs[0].shape) if inputs and isinstance(inputs[0], paddle.Tensor) else []
+        call = _Call(name, self._nodes(inputs), [], [], [], shape)
         if self._stack:
             self._stack[-1].children.append(call)
         self._stack.append(call)
@@ -499,16 +671,52 @@ class _Trace:
 
     # reading
 
-    def channels(self, name):
-        """Channels of the 4-D output of layer ``name``; raises ValueError if there is no such."""
-        shapes = {tuple(c.shape[1:2]) if len(c.shape) == 4 else None for c in self.calls if c.name == name}
-        if None in shapes or len(shapes) != 1:
-            got = [c.shape for c in self.calls if c.name == name]
+    def innermost(self, name, spec):
+        """Where ``name`` is a chain of layers, the last (for what comes before: the first) of them.
+
+        ``nn.Sequential`` runs all its sublayers: attention among them would be one more.
+        """
+        names = {id(layer): n for n, layer in self.layers.items()}
+        while not spec.replaces and type(self.layers[name]).forward is nn.Sequential.forward:
+            children = [names[id(x)] for x in self.layers[name]._sub_layers.values() if id(x) in names]
+            if not children or children[0 if spec.before(name) else -1] not in self.order:
+                break
+            child = children[0 if spec.before(name) else -1]
+            if self._count(child) != self._count(name):
+                raise ValueError(
+                    f"the chain {name!r} of {self.title} ends in {child!r}, which runs elsewhere, too; "
+                    "choose another layer"
+                )
+            name = child
+        return name
+
+    def _count(self, name):
+        return sum(call.name == name for call in self.calls)
+
+    def channels(self, name, spec):
+        """Channels of what ``spec`` transforms at layer ``name``: its output or its input.
+
+        Raises ValueError if that is not one feature map, or tokens for a mechanism that takes them.
+        """
+        before = spec.before(name)
+        shapes = [call.input_shape if before else call.shape for call in self.calls if call.name == name]
+        ranks = {len(shape) for shape in shapes}
+        found = {shape[1] if len(shape) == 4 else shape[-1] for shape in shapes if shape}
+        if ranks == {4} and len(found) == 1:
+            return found.pop()
+        verb = "takes" if before else "returns"
+        if ranks == {3} and len(found) == 1 and not spec.replaces:
+            takers = [entry.name for entry in list_attentions() if entry.takes_tokens]
+            if spec.name in takers:
+                return found.pop()
             raise ValueError(
-                f"attention needs one feature map [N, C, H, W], but layer {name!r} of {self.title} "
-                f"returns {got if got != [[]] else 'something that is not one tensor'}; choose another layer"
+                f"layer {name!r} of {self.title} {verb} tokens {shapes[0]}, and {spec.name} needs a feature map "
+                f"[N, C, H, W]; choose one of {', '.join(takers)}"
             )
-        return shapes.pop()[0]
+        raise ValueError(
+            f"attention needs one feature map [N, C, H, W], but layer {name!r} of {self.title} "
+            f"{verb} {shapes if shapes != [[]] else 'something that is not one tensor'}; choose another layer"
+        )
 
     def first_convolution(self, block):
         """The layer that holds the first convolution larger than 1x1 of ``block``, and no other convolution."""
@@ -543,7 +751,8 @@ class _Trace:
 
     def could_match(self, wanted):
         """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
-        names = [c.name for c in self.calls if c.name and len(c.shape) == 4]
+        ranks = (4,) if any(len(c.shape) == 4 and c.shape[2] > 1 for c in self.calls) else (3,)
+        names = [c.name for c in self.calls if c.name and len(c.shape) in ranks]
         folded = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", n) for n in names))
         shown = sorted(folded, key=lambda n: (n.count("."), n))[:40]
         more = f", and {len(folded) - len(shown)} more" if len(folded) > len(shown) else ""
@@ -557,35 +766,43 @@ class _Trace:
         return self._blocks
 
     def _find_blocks(self):
-        ends, classes = {}, set()
+        """Those of feature maps; where there are none, those of tokens ``[N, L, C]``."""
+        return self._blocks_of_rank(4) or self._blocks_of_rank(3)
+
+    def _blocks_of_rank(self, rank):
+        found_at, classes = {}, set()
         for call in self.calls:
-            if call.name and len(call.shape) == 4 and ends.get(call.name) is None:
-                adds, clear, end = self._branch_end(call)
+            if call.name and len(call.shape) == rank and call.name not in found_at:
+                adds, clear, *places = self._branch_end(call)
                 if adds:
-                    ends[call.name] = end  # None where there is an addition, but no layer ends the branch
+                    found_at[call.name] = places
                 if clear:
                     classes.add(type(self.layers[call.name]))
         found, stage, index, previous = [], 0, 0, None
         for call in sorted(self.calls, key=lambda c: self.order.index(c.name)):
             name = call.name
-            if not name or type(self.layers[name]) not in classes or len(call.shape) != 4:
+            if not name or type(self.layers[name]) not in classes or len(call.shape) != rank:
                 continue
             if any(block.name == name for block in found):
                 continue
-            channels, size = call.shape[1], call.shape[2:]
+            channels, size = (
+                (call.shape[1], call.shape[2:]) if rank == 4 else (call.shape[2], call.shape[1:2])
+            )
             if previous is None or size != previous[1] or channels >= 2 * previous[0]:
                 stage, index = stage + 1, 0
             index += 1
             previous = (channels, size)
-            found.append(Block(name, ends.get(name, name), stage, index, channels))
+            end, start, shortcut = found_at.get(name, (name, None, None))
+            found.append(Block(name, end, stage, index, channels, start, shortcut))
         return found
 
     def _branch_end(self, call):
-        """``(adds, clear, end)`` of a call.
+        """``(adds, clear, end, start, shortcut)`` of a call.
 
         ``adds``: it adds two paths from its input. ``clear``: one of them is deeper,
         so it is a residual block; two paths of equal depth make one only if others
-        of its class are. ``end``: the layer that returns the deeper path's end.
+        of its class are. ``end``: the layer that returns the deeper path's end; ``start``: the
+        one that begins it; ``shortcut``: the one that returns the other path's end, if any.
 
         Walks the gradient graph back from the block's output. A direct child is
         one step (from its output to its inputs); everything else met on the way
@@ -633,9 +850,56 @@ class _Trace:
                         while branch.node_ptr() not in producer:  # a scale, for example
                             branch = max(_operands(branch), key=depth)
                         end = producer[branch.node_ptr()]
-                        return True, True, end.name if end.shape == call.shape else None
+                        last = producer.get(shortcut.node_ptr())
+                        plain = shortcut.node_ptr() in start or (
+                            last is None and _keeps_raw(self.layers[call.name])  # attention on it since
+                        )
+                        return (
+                            True,
+                            True,
+                            end.name if end.shape == call.shape else None,
+                            _only_start(branch, start | _ancestors(shortcut, start, producer), producer),
+                            last.name if last else "" if plain else None,
+                        )
             pending.extend(operands)
-        return adds, False, None
+        return adds, False, None, None, None
+
+
+def _ancestors(node, start, producer):
+    """Addresses of the nodes on the way from ``node`` back to ``start``, with its own."""
+    pending, visited = [node], set()
+    while pending:
+        node = pending.pop()
+        if node.node_ptr() in visited or node.node_ptr() in start:
+            continue
+        visited.add(node.node_ptr())
+        child = producer.get(node.node_ptr())
+        pending.extend(child.inputs if child else _operands(node))
+    return visited
+
+
+def _only_start(branch, start, producer):
+    """Name of the one call on the way back from ``branch`` that takes the block's input, or None.
+
+    ``start`` are the nodes of the input, and of all that the branch has in common with the shortcut.
+    """
+    names, pending, visited = set(), [branch], set()
+    while pending:
+        node = pending.pop()
+        if node.node_ptr() in visited:
+            continue
+        visited.add(node.node_ptr())
+        child = producer.get(node.node_ptr())
+        if node.node_ptr() in start:
+            names.add(None)  # taken by the block's own forward
+        elif child is None:
+            pending.extend(_operands(node))
+        else:
+            above = {n.node_ptr() for n in child.inputs}
+            if above & start:
+                names.add(child.name)
+            pending.extend(n for n in child.inputs if n.node_ptr() not in start)
+    return names.pop() if len(names) == 1 else None
 
 
 def _operands(node):
@@ -653,13 +917,14 @@ def _trace(model, input_shape):
             )
     if input_shape is not None:
         return _run_trace(model, list(input_shape))
-    channels = next((layer._in_channels for layer in model.sublayers() if isinstance(layer, nn.Conv2D)), 3)
+    first = next((layer._in_channels for layer in model.sublayers() if isinstance(layer, nn.Conv2D)), 3)
     errors = []
-    for size in _PROBE_SIZES:
-        try:
-            return _run_trace(model, [channels, size, size])
-        except Exception as error:  # the network's own, of any kind
-            errors.append(f"[{channels}, {size}, {size}]: {str(error).strip().splitlines()[-1]}")
+    for channels in dict.fromkeys((first, 3)):  # the first convolution defined need not be the first run
+        for size in _PROBE_SIZES:
+            try:
+                return _run_trace(model, [channels, size, size])
+            except Exception as error:  # the network's own, of any kind
+                errors.append(f"[{channels}, {size}, {size}]: {str(error).strip().splitlines()[-1]}")
     raise ValueError(
         f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W]. "
         f"Tried {'; '.join(errors)}"
@@ -675,6 +940,7 @@ def _run_trace(model, input_shape):
         model.eval()
         for name, layer in trace.layers.items():
             handles.append(layer.register_forward_pre_hook(lambda _, x, name=name: trace.enter(name, x)))
+            layer._forward_pre_hooks.move_to_end(handles[-1]._hook_id, last=False)
             handles.append(layer.register_forward_post_hook(lambda _, x, y: trace.leave(y)))
         x = paddle.full([1, *input_shape], 0.5, dtype=dtype)
         x.stop_gradient = False

@@ -12,7 +12,7 @@ def did_you_mean(word, known):
 
 def lookup(kind, name, table):
     """``table[name]``; raises ValueError listing the nearest and all known names of this ``kind``."""
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         known = ", ".join(sorted(table))
         raise ValueError(f"unknown {kind} {name!r}{did_you_mean(name, table)} (known: {known})")
     return table[name]

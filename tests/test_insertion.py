@@ -6,7 +6,7 @@ import pytest
 from paddle import nn
 from paddle.vision.models import mobilenet_v2, resnet18, resnet50, vgg11
 
-from paddle_attention import SEBlock, describe_blocks, insert_attention
+from paddle_attention import SEBlock, describe_blocks, insert_attention, list_attentions
 from paddle_attention.deploy import InferencePredictor
 
 
@@ -554,3 +554,342 @@ def test_a_layer_class_of_ones_own_can_be_inserted():
     done = insert_attention(model, {"name": "SE", "at": "conv1", "reduction": 8})
     assert isinstance(model.conv1.attention, SEBlock)
     assert done[0].channels == 64
+
+
+# --- before the branch, on the shortcut ----------------------------------------------------
+
+
+def branch_of(block, x):
+    """The residual branch of a bottleneck of paddle.vision, without hooks on its first layer."""
+    x = block.relu(block.bn2(block.conv2(block.relu(block.bn1(block.conv1.forward(x))))))
+    return block.bn3(block.conv3(x))
+
+
+@pytest.mark.parametrize("at", ["pre", "identity"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_pre_and_identity(at, number):
+    """Figure 5 of arXiv 1709.01507, computed by hand, for a projection and for a plain shortcut."""
+    model = resnet50()
+    done = insert_attention(model, {"name": "SE", "reduction": 4}, at=at)
+    model.eval()
+    block = model.layer2[number]
+    x = paddle.randn([2, 512 if number else 256, 8, 8])
+    place = {"pre": "conv1", "identity": "downsample.1" if number == 0 else ""}[at]
+    name = f"layer2.{number}" + (f".{place}" if place else "")
+    (inserted,) = (i for i in done if i.layer == name)
+    attention = dict(model.named_sublayers())[inserted.key]
+    shortcut = block.downsample[1].forward(block.downsample[0](x)) if number == 0 else x
+    if at == "pre":
+        assert inserted.channels == x.shape[1]
+        expected = branch_of(block, attention(x)) + shortcut
+    else:
+        assert inserted.channels == 512
+        expected = branch_of(block, x) + attention(shortcut)
+    np.testing.assert_allclose(block(x).numpy(), nn.functional.relu(expected).numpy(), rtol=1e-5, atol=1e-5)
+    assert len(done) == 16
+
+
+@pytest.mark.parametrize("at", ["pre", "identity"])
+def test_pre_and_identity_in_use(at, tmp_path):
+    """Copies, exports, gradients, a second attention at the same place, and one inserted later."""
+    model = resnet18(num_classes=5)
+    insert_attention(model, ["ECA", {"name": "SE", "reduction": 4}], at=at, stages=[1, 2])
+    assert sum(len(k.split("attention2.")) > 1 for k in model.state_dict()) == 4 * 4
+    blocks = [b.name for b in describe_blocks(resnet18())]
+    assert [b.name for b in describe_blocks(model)] == blocks
+    assert len(insert_attention(model, "SimAM", at="residual")) == 8
+    model.train()
+    model(image()).sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if "attention" in n)
+    model.eval()
+    expected = model(image()).numpy()
+    assert np.array_equal(copy.deepcopy(model)(image()).numpy(), expected)
+    static = paddle.jit.to_static(
+        copy.deepcopy(model), input_spec=[paddle.static.InputSpec([None, 3, None, None], "float32", "x")]
+    )
+    paddle.jit.save(static, str(tmp_path / "inference"))
+    got = InferencePredictor(str(tmp_path))(image().numpy())
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_pre_and_identity_need_a_clear_branch():
+    class Inception(nn.Layer):
+        """Two layers begin the branch."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.up = nn.Conv2D(8, 4, 1), nn.Conv2D(8, 4, 3, padding=1), nn.Conv2D(8, 8, 1)
+
+        def forward(self, x):
+            return x + self.up(paddle.concat([self.a(x), self.b(x)], axis=1))
+
+    model = nn.Sequential(nn.Conv2D(3, 8, 3), Inception())
+    (block,) = describe_blocks(model)
+    assert (block.branch_end, block.branch_start, block.shortcut) == ("1.up", None, "")
+    for at, message in (("pre", "no single layer of Sequential begins"), ("identity", "has no shortcut")):
+        with pytest.raises(ValueError, match=message):
+            insert_attention(model, "SE", at=at, input_shape=[3, 16, 16])
+    assert len(insert_attention(model, {"name": "SE", "reduction": 2})) == 1
+
+
+# --- tokens ---------------------------------------------------------------------------------
+
+
+class Encoder(nn.Layer):
+    """Patches, a class token, two transformer blocks."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.patch = nn.Conv2D(3, width, 8, stride=8)
+        self.blocks = nn.Sequential(TokenBlock(width), TokenBlock(width))
+        self.head = nn.Linear(width, 3)
+
+    def tokens(self, x):
+        return self.patch(x).flatten(2).transpose([0, 2, 1])
+
+    def forward(self, x):
+        return self.head(self.blocks(self.tokens(x)).mean(1))
+
+
+class TokenBlock(nn.Layer):
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.mlp = nn.LayerNorm(width), nn.Sequential(nn.Linear(width, 32), nn.Linear(32, width))
+
+    def forward(self, x):
+        return x + self.mlp(self.norm(x))
+
+
+TOKENS = [entry.name for entry in list_attentions() if entry.takes_tokens]
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_tokens(name):
+    """What takes tokens does with them what it does with positions, in whatever order they come."""
+    model = Encoder(64 if name in ("SGE", "ShuffleAttention") else 16)
+    arguments = {"SE": {"reduction": 4}, "SGE": {"groups": 8}, "ShuffleAttention": {"groups": 8}}
+    spec = {"name": name, **arguments.get(name, {})}
+    done = insert_attention(model, spec)
+    width = model.patch._out_channels
+    assert [(i.layer, i.channels) for i in done] == [("blocks.0.mlp.1", width), ("blocks.1.mlp.1", width)]
+    model.eval()
+    for parameter in (p for n, p in model.named_parameters() if "attention" in n):
+        parameter.set_value(parameter + 0.3 * paddle.randn(parameter.shape))
+    block = model.blocks[0]
+    x = paddle.randn([2, 10, width])
+    order = np.random.RandomState(0).permutation(10)
+    got = block.mlp(x).numpy()
+    assert np.abs(block.mlp(x[:, order]).numpy() - got[:, order]).max() < 1e-4 * np.abs(got).max()
+    last = block.mlp[1]
+    raw = last.forward(block.mlp[0](x))
+    as_map = last._sub_layers["attention"](raw.transpose([0, 2, 1]).reshape([2, width, 2, 5]))
+    expected = as_map.reshape([2, width, 10]).transpose([0, 2, 1]).numpy()
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(got).max()
+    assert np.abs(got - raw.numpy()).max() > 1e-3
+
+
+def test_mechanisms_that_need_a_map_do_not_take_tokens():
+    model = Encoder()
+    keys = list(model.state_dict())
+    with pytest.raises(
+        ValueError, match=r"'blocks.0.mlp.1' of Encoder returns tokens \[1, 64, 16\], and CBAM needs"
+    ):
+        insert_attention(model, "CBAM")
+    with pytest.raises(ValueError, match=r"takes tokens .* and CoordAttention needs"):
+        insert_attention(model, "CoordAttention", at="pre")
+    assert list(model.state_dict()) == keys
+
+
+def test_blocks_of_maps_come_before_blocks_of_tokens():
+    """In a hybrid, 'residual' means its residual blocks of feature maps."""
+
+    class Hybrid(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.body, self.tail = resnet18(num_classes=0, with_pool=False), TokenBlock(512)
+
+        def forward(self, x):
+            return self.tail(self.body(x).flatten(2).transpose([0, 2, 1])).mean(1)
+
+    assert [b.name for b in describe_blocks(Hybrid())] == [
+        f"body.{b.name}" for b in describe_blocks(resnet18())
+    ]
+
+
+class Reads(nn.Layer):
+    """A residual block whose branch is one convolution with a shared normalisation before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv, self.up = nn.BatchNorm2D(8), nn.Conv2D(8, 8, 3, padding=1), nn.Conv2D(8, 8, 1)
+        self.short = nn.Conv2D(8, 8, 1)
+
+    def forward(self, x):
+        y = nn.functional.relu(self.norm(x))
+        return self.short(y) + self.up(self.conv(y))
+
+
+def seen_by(layer, run):
+    """What a layer computes with, after all hooks."""
+    seen, forward = [], layer.forward
+
+    def look(x):
+        seen.append(x.numpy())
+        return forward(x)
+
+    layer.forward = look
+    run()
+    layer.forward = forward
+    return seen[0]
+
+
+SE4 = {"name": "SE", "reduction": 4}
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [{**SE4, "at": "identity"}, {"name": "ECA", "at": "identity"}],
+        [{**SE4, "at": "pre"}, {"name": "ECA", "at": "identity"}],
+        [{"name": "ECA", "at": "identity"}, {**SE4, "at": "pre"}],
+        [{"name": "SKConv", "at": "layer1.*.conv1", "groups": 1}, {"name": "ECA", "at": "identity"}],
+        [{"name": "SKConv", "at": "layer1.*.conv1", "groups": 1}, {**SE4, "at": "pre"}],
+    ],
+    ids=["identity twice", "pre, identity", "identity, pre", "replaced, identity", "replaced, pre"],
+)
+@pytest.mark.parametrize("calls", [1, 2])
+def test_placements_together(specs, calls):
+    """The branch begins with the block's raw input, through the attention before it and no other."""
+    model = resnet18()
+    for group in [specs] if calls == 1 else [specs[:1], specs[1:]]:
+        insert_attention(model, group, stages=1)
+    model.eval()
+    block, x = model.layer1[1], paddle.randn([1, 64, 8, 8])
+    before = [s for s in specs if s["at"] == "pre"]
+    expected = block.conv1._sub_layers["attention"](x) if before else x
+    got = seen_by(block.conv1, lambda: block(x))
+    assert np.allclose(got, expected.numpy(), atol=1e-6)
+    shortcut = x
+    for key in ("attention", "attention2"):
+        if key in block._sub_layers:
+            shortcut = block._sub_layers[key](shortcut)
+    # The branch end is the block's last normalisation.
+    branch = block.bn2(block.conv2(block.relu(block.bn1(block.conv1.forward(expected)))))
+    assert np.allclose(block(x).numpy(), nn.functional.relu(branch + shortcut).numpy(), atol=1e-5)
+    model.train()
+    model(image()).sum().backward()
+    assert all(p.grad is not None for n, p in model.named_parameters() if "attention" in n)
+
+
+def test_what_branch_and_shortcut_share_is_before_both():
+    model = nn.Sequential(nn.Conv2D(3, 8, 1), Reads())
+    (block,) = describe_blocks(model)
+    assert (block.branch_start, block.shortcut) == ("1.conv", "1.short")
+
+
+def test_blocks_without_a_shortcut_have_nothing_before_or_beside():
+    model = mobilenet_v2(scale=0.25)
+    blocks = describe_blocks(model)
+    done = insert_attention(model, {"name": "SE", "reduction": 2}, at="pre")
+    assert len(done) == sum(b.branch_end != b.name for b in blocks) < len(blocks)
+    with pytest.raises(ValueError, match="at='identity': no chosen block of MobileNetV2 has a shortcut"):
+        insert_attention(mobilenet_v2(), "ECA", at="identity", stages=1)
+
+
+def test_a_chain_that_ends_in_a_shared_layer(adds_one):
+    relu = nn.ReLU()
+    model = nn.Sequential(nn.Sequential(nn.Conv2D(3, 4, 1), relu), nn.Sequential(nn.Conv2D(4, 4, 1), relu))
+    with pytest.raises(
+        ValueError, match=r"the chain '1' of Sequential ends in '0.1', which runs elsewhere, too"
+    ):
+        insert_attention(model, "AddsOne", at="1")
+
+
+class AddsOne(nn.Layer):
+    """Attention that shows how often it ran."""
+
+    def __init__(self, channels):
+        super().__init__()
+
+    def forward(self, x):
+        return x + 1.0
+
+
+class Dense(nn.Sequential):
+    """Runs its sublayers in turn and then does more."""
+
+    def forward(self, x):
+        return super().forward(x) * 2.0
+
+
+@pytest.fixture
+def adds_one(monkeypatch):
+    from paddle_attention.registry import core, register_attention
+
+    monkeypatch.setattr(core, "_ENTRIES", dict(core._ENTRIES))
+    facts = {
+        "paper": "-",
+        "arxiv": None,
+        "year": 2026,
+        "domain": "mixed",
+        "computed_by": "-",
+        "applied_by": "-",
+    }
+    register_attention("AddsOne", **facts)(AddsOne)
+
+
+def test_attention_runs_once_in_a_chain(adds_one):
+    """``nn.Sequential`` runs every sublayer it has: attention goes on its last one."""
+    chain = nn.Sequential(nn.Conv2D(3, 4, 1), nn.Sequential(nn.Conv2D(4, 4, 1), nn.BatchNorm2D(4)))
+    model = nn.Sequential(chain, nn.ReLU())
+    model.eval()
+    x = image(1, 8)
+    expected = chain(x).numpy() + 1.0
+    (done,) = insert_attention(model, "AddsOne", at="0")
+    assert done.layer == "0.1.1"
+    assert np.allclose(chain(x).numpy(), expected, atol=1e-6)
+    assert len(chain) == 2
+    for at in ("block", "residual"):
+        insert_attention(mobilenet_v2(scale=0.25), "AddsOne", at=at)  # checks itself how often each runs
+
+
+def test_attention_that_would_run_twice_is_taken_out_again(adds_one):
+    model = nn.Sequential(nn.Conv2D(3, 4, 1), Dense(nn.Conv2D(4, 4, 1)))
+    model.eval()
+    keys, expected = list(model.state_dict()), model(image(1, 8)).numpy()
+    with pytest.raises(
+        ValueError, match=r"layer '1' of Sequential runs its sublayers in turn, .*2 times in all"
+    ):
+        insert_attention(model, ["AddsOne", {"name": "SE", "reduction": 2, "at": "0"}], at="1")
+    assert list(model.state_dict()) == keys
+    assert np.array_equal(model(image(1, 8)).numpy(), expected)
+    assert not any(x._forward_post_hooks or x._forward_pre_hooks for x in model.sublayers())
+
+
+def test_attention_made_for_one_size_of_image():
+    """The trial image need not be of that size."""
+    model = resnet18()
+    spec = {"name": "GatherExcite", "extra_params": True, "feat_size": [7, 7], "at": "stage", "stages": 4}
+    assert len(insert_attention(model, spec)) == 1
+    assert model(image(1, 224)).shape == [1, 1000]
+    spec["feat_size"] = [5, 9]
+    assert len(insert_attention(resnet18(), spec)) == 1
+
+
+def test_layer_names_with_dots_at_their_end():
+    """As in PaddleClas' EfficientNet."""
+
+    class Dotted(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2D(3, 8, 3, padding=1)
+            self.add_sublayer("_blocks.0.", resnet18().layer1[0])
+            self.down = nn.Conv2D(8, 64, 1)
+
+        def forward(self, x):
+            return self._sub_layers["_blocks.0."](self.down(self.stem(x)))
+
+    model = Dotted()
+    (done,) = insert_attention(model, "SE")
+    assert done.layer == "_blocks.0..bn2"
+    assert done.key + ".fc1.weight" in model.state_dict()

@@ -45,6 +45,12 @@ BAD_REGISTRATIONS = [
     ("SE", Plain, {}, "'SE' is already registered as SEBlock"),
     ("Plain", Plain, {"domain": "colour"}, "domain must be one of .* but got 'colour'"),
     ("Plain", NoChannels, {}, r"must be 'channels', but its arguments are \['width'\]"),
+    (
+        "Plain",
+        Plain,
+        {"replaces_conv": True},
+        r"must take out_channels and stride, but .* \['channels', 'width'\]",
+    ),
 ]
 
 
@@ -79,6 +85,8 @@ def test_entries_are_complete():
         assert entry.computed_by
         assert entry.applied_by
         assert entry.arxiv is None or entry.arxiv[:2] == str(entry.year)[2:]
+    assert {e.name for e in list_attentions() if e.replaces_conv} == {"SKConv", "SplitAttention"}
+    assert {"SE", "PAM", "EMAU"} < {e.name for e in list_attentions() if e.takes_tokens}
 
 
 def test_list_command(workspace):

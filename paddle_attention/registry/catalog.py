@@ -8,6 +8,26 @@ classes only.
 from .. import layers
 from .core import register_attention
 
+# Where the positions lie does not matter to these.
+_TAKE_TOKENS = [
+    "SE",
+    "ECA",
+    "ChannelAttention",
+    "CAM",
+    "PAM",
+    "GCBlock",
+    "SimplifiedNonLocal",
+    "EMAU",
+    "GCT",
+    "SGE",
+    "DoubleAttention",
+    "ExternalAttention",
+    "SelfAttention2D",
+    "SimAM",
+    "ShuffleAttention",
+    "PolarizedSelfAttention",
+]
+
 
 def _register(name, cls, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv=False):
     register_attention(
@@ -19,6 +39,7 @@ def _register(name, cls, paper, arxiv, year, domain, computed_by, applied_by, re
         computed_by=computed_by,
         applied_by=applied_by,
         replaces_conv=replaces_conv,
+        takes_tokens=name in _TAKE_TOKENS,
     )(cls)
 
 
@@ -96,6 +117,7 @@ _register(
 _DA = ("Dual Attention Network for Scene Segmentation", "1809.02983", 2018)
 _register("PAM", layers.PAM, *_DA, "spatial", "matmul", "matmul, add")
 _register("CAM", layers.CAM, *_DA, "channel", "matmul", "matmul, add")
+_register("DAModule", layers.DAModule, *_DA, "mixed", "matmul", "matmul, add")
 _OC = ("OCNet: Object Context Network for Scene Parsing", "1809.00916", 2018)
 _register("BaseOC", layers.BaseOC, *_OC, "spatial", "matmul", "matmul, concat")
 _register("PyramidOC", layers.PyramidOC, *_OC, "spatial", "matmul in blocks", "matmul, concat")

@@ -23,6 +23,8 @@ class AttentionEntry:
         applied_by: how the weights are applied to the input.
         replaces_conv: it takes the place of a convolution (with ``out_channels`` and
             ``stride``) and does not transform a layer's output.
+        takes_tokens: where positions lie does not matter to it, so that it also serves the
+            tokens ``[N, L, C]`` of a transformer, as a feature map ``[N, C, L, 1]``.
     """
 
     name: str
@@ -34,12 +36,24 @@ class AttentionEntry:
     computed_by: str
     applied_by: str
     replaces_conv: bool = False
+    takes_tokens: bool = False
 
 
 _ENTRIES = {}
 
 
-def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv=False):
+def register_attention(
+    name,
+    *,
+    paper,
+    arxiv,
+    year,
+    domain,
+    computed_by,
+    applied_by,
+    replaces_conv=False,
+    takes_tokens=False,
+):
     """Class decorator that registers a ``paddle.nn.Layer`` as a mechanism.
 
     The arguments are the fields of :class:`AttentionEntry`.
@@ -70,7 +84,7 @@ def register_attention(name, *, paper, arxiv, year, domain, computed_by, applied
                 f"out_channels and stride, but its arguments are {parameters}"
             )
         _ENTRIES[name] = AttentionEntry(
-            name, cls, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv
+            name, cls, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv, takes_tokens
         )
         return cls
 
@@ -97,6 +111,9 @@ def check_arguments(name, arguments):
     ``channels`` is not among the ``arguments`` that may be given.
     """
     cls = get_attention(name).cls
+    for argument in arguments:
+        if not isinstance(argument, str):
+            raise ValueError(f"attention {name!r}: names of arguments are strings, but got {argument!r}")
     known = list(inspect.signature(cls).parameters)[1:]
     for argument in arguments:
         if argument == "channels":
