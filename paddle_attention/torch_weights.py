@@ -7,12 +7,11 @@ a function of the array. Where the names depend on the layer's options, a method
 ``torch_keys()`` returns the tables. ``TORCH_COPIES`` names second copies of a part.
 """
 
-import json
-
 import numpy as np
 import paddle
 from paddle import nn
 
+from .serialization import read_safetensors
 from .weights import _some, set_weights
 
 _STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
@@ -174,50 +173,13 @@ def _read(source, model):
     return name, arrays
 
 
-_SAFETENSORS = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "<i1",
-    "U8": "<u1",
-    "BOOL": "?",
-}
-
-
-def _read_safetensors(path):
-    """The format is a length, a JSON header and the numbers; its package knows no bfloat16 in NumPy."""
-    with open(path, "rb") as file:
-        content = file.read()
-    end = 8 + int.from_bytes(content[:8], "little")
-    if len(content) < 8 or end > len(content):
-        raise ValueError(f"its header ends at byte {end} of {len(content)}")
-    header, arrays = json.loads(content[8:end].decode("utf-8")), {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        if entry["dtype"] not in _SAFETENSORS:
-            raise ValueError(f"{name} is of type {entry['dtype']}; known are {', '.join(_SAFETENSORS)}")
-        start, stop = entry["data_offsets"]
-        if not 0 <= start <= stop <= len(content) - end:
-            raise ValueError(f"{name} lies at bytes {start} to {stop} of {len(content) - end}")
-        array = np.frombuffer(content[end + start : end + stop], dtype=_SAFETENSORS[entry["dtype"]])
-        if entry["dtype"] == "BF16":  # the upper half of a float32
-            array = (array.astype("<u4") << 16).view("<f4")
-        arrays[name] = array.reshape(entry["shape"])
-    return arrays
-
-
 def _read_file(path):
     with open(path, "rb"):
         pass  # raises FileNotFoundError, which names it
     if path.endswith(".safetensors"):
         try:
-            return _read_safetensors(path)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return read_safetensors(path)
+        except ValueError as error:
             raise ValueError(f"{path} cannot be read as safetensors ({error})") from error
     if not path.endswith((".pth", ".pt", ".bin", ".tar")):
         raise ValueError(f"{path}: give a .pth, .pt, .bin or .safetensors file")

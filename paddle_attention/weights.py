@@ -7,16 +7,28 @@ from dataclasses import dataclass
 
 import paddle
 
+from .naming import did_you_mean
+from .registry import list_attentions
+from .serialization import UnsafeFileError, load_paddle_file, read_safetensors, safetensors_bytes
+
 _ATTENTION_KEY = re.compile(r"(^|\.)attention\d*\.")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What :func:`load_weights` did; the last two are lists of state_dict keys."""
+    """What :func:`load_weights` did.
+
+    Attributes:
+        loaded: number of tensors loaded.
+        skipped_attention: state_dict keys of attention layers that the file does not have.
+        skipped_classifier: keys of the last layer, whose shape in the file is another.
+        replaced: keys in the file of convolutions that attention layers have replaced.
+    """
 
     loaded: int
-    skipped_attention: tuple
-    skipped_classifier: tuple
+    skipped_attention: tuple = ()
+    skipped_classifier: tuple = ()
+    replaced: tuple = ()
 
     def __str__(self):
         text = f"{self.loaded} tensors loaded"
@@ -24,17 +36,22 @@ class LoadReport:
             text += f", {len(self.skipped_attention)} of the attention layers kept as initialised"
         if self.skipped_classifier:
             text += f", classifier of another size kept as initialised: {', '.join(self.skipped_classifier)}"
+        if self.replaced:
+            text += f", {len(self.replaced)} in the file of replaced convolutions not used ({_some(self.replaced)})"
         return text
 
 
 def load_weights(network, path, skip_attention=False, skip_classifier=False):
-    """Load a ``.pdparams`` file into ``network``; it must fit.
+    """Load a ``.pdparams`` or ``.safetensors`` file into ``network``; it must fit.
+
+    Nothing in the file is run.
 
     Args:
         network (paddle.nn.Layer): the network.
-        path (str): the file, with or without ``.pdparams``.
+        path (str): the file, with or without ``.pdparams``; or a ``.safetensors`` file.
         skip_attention (bool): accept a file without the inserted attention
-            layers, such as a backbone's; they stay as they are.
+            layers, such as a backbone's; they stay as they are. What it holds of
+            convolutions that attention layers have replaced is left aside.
         skip_classifier (bool): accept another shape of the network's last layer;
             it stays as it is.
 
@@ -51,35 +68,64 @@ def load_weights(network, path, skip_attention=False, skip_classifier=False):
 
 def read_state_dict(path):
     """The dict of tensors in ``path`` (``.pdparams`` is added if it is missing)."""
-    if not path.endswith((".pdparams", ".pdema")):
+    if not path.endswith((".pdparams", ".pdema", ".safetensors")):
         path += ".pdparams"
     state = read_file(path)
     if not isinstance(state, dict) or not state:
         raise ValueError(f"{path} is not a state_dict but {type(state).__name__}")
-    state.pop("StructuredToParameterName@@", None)
     return state
 
 
 def read_file(path):
-    """``paddle.load`` with errors that name the file."""
+    """What is in a file of ``paddle.save`` or a ``.safetensors`` file, with errors that name it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not whole, or holds more than tensors and plain containers.
+    """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file {path!r}")
+        directory, name = os.path.split(path)
+        near = did_you_mean(name, os.listdir(directory or ".")) if os.path.isdir(directory or ".") else ""
+        raise FileNotFoundError(f"there is no file {path!r}{near}")
+    if path.endswith(".safetensors"):
+        try:
+            return {key: paddle.to_tensor(array) for key, array in read_safetensors(path).items()}
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as safetensors ({error})") from error
     try:
-        return paddle.load(path)
-    except Exception as error:
+        return load_paddle_file(path)
+    except UnsafeFileError as error:
+        raise ValueError(
+            f"{path} is refused: {error}, and a file of weights holds only tensors and plain containers"
+        ) from error
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read as a Paddle file ({error}); is it whole?") from error
 
 
 def set_weights(network, state, source, skip_attention=False, skip_classifier=False):
     """Like :func:`load_weights`, for a dict; ``source`` names it in messages."""
     own = network.state_dict()
+    if not all(isinstance(k, str) and hasattr(v, "shape") for k, v in state.items()):
+        wrong = next(k for k, v in state.items() if not isinstance(k, str) or not hasattr(v, "shape"))
+        raise ValueError(f"{source} is not a state_dict: its entry {wrong!r} is no tensor")
     last_layer = list(own)[-1].rpartition(".")[0] if own else ""
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     mismatched = [k for k in own if k in state and list(own[k].shape) != list(state[k].shape)]
-    attention = [k for k in missing if skip_attention and _ATTENTION_KEY.search(k)]
+    replacing = _replacing(network) if skip_attention else ()
+    attention = [
+        k for k in missing if skip_attention and (_ATTENTION_KEY.search(k) or k.startswith(replacing))
+    ]
+    replaced = [k for k in unexpected if k.startswith(replacing)] if replacing else []
+    unexpected = [k for k in unexpected if k not in replaced]
     classifier = [k for k in mismatched if skip_classifier and k.rpartition(".")[0] == last_layer]
     problems = []
+    if own and not any(k in own for k in state):
+        near = did_you_mean(next(iter(state), ""), own)
+        raise ValueError(
+            f"{source} does not fit {type(network).__name__}: none of its {len(state)} tensors "
+            f"({_some(list(state))}) is one of the network's ({_some(list(own))}){near}"
+        )
     if missing := [k for k in missing if k not in attention]:
         problems.append(f"{len(missing)} missing ({_some(missing)})")
     if unexpected:
@@ -94,7 +140,20 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
         )
     fitting = {k: _as_dtype(state[k], own[k].dtype) for k in own if k in state and k not in classifier}
     network.set_state_dict(fitting)
-    return LoadReport(len(fitting), tuple(attention), tuple(classifier))
+    return LoadReport(len(fitting), tuple(attention), tuple(classifier), tuple(replaced))
+
+
+def own_parts(network):
+    """Prefixes of the state_dict keys of all that is not the backbone: attention and the last layer."""
+    keys = list(network.state_dict())
+    attention = {k[: m.end()] for k in keys if (m := _ATTENTION_KEY.search(k))}
+    return (*sorted(attention), *_replacing(network), f"{keys[-1].rpartition('.')[0]}.")
+
+
+def _replacing(network):
+    """Prefixes of the keys of layers that have replaced a convolution."""
+    classes = tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
+    return tuple(f"{name}." for name, layer in network.named_sublayers() if isinstance(layer, classes))
 
 
 def _as_dtype(value, dtype):
@@ -105,6 +164,21 @@ def _as_dtype(value, dtype):
 def _some(items, limit=3):
     rest = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def save_weights(state, path):
+    """Write a state_dict as ``.pdparams`` or ``.safetensors``, by the ending, in one step.
+
+    Raises:
+        ValueError: for another ending.
+    """
+    if path.endswith(".safetensors"):
+        pieces = safetensors_bytes(state)
+        write_atomically(path, lambda file: file.writelines(pieces))
+    elif path.endswith(".pdparams"):
+        save_file(state, path)
+    else:
+        raise ValueError(f"{path}: the name must end in .pdparams or .safetensors")
 
 
 def save_file(value, path):
@@ -122,16 +196,9 @@ def save_files(values):
     paths, temporary = list(values), {}
     try:
         for path, value in values.items():
-            directory = os.path.dirname(path) or "."
-            os.makedirs(directory, exist_ok=True)
-            handle, temporary[path] = tempfile.mkstemp(dir=directory, suffix=".tmp")
-            os.close(handle)
+            temporary[path] = _temporary(path)
             paddle.save(value, temporary[path])
-            with open(temporary[path], "rb") as file:
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary[path], 0o666 & ~umask)
+            _finish(temporary[path])
         if len(paths) > 1 and os.path.exists(paths[-1]):
             os.unlink(paths[-1])
         for path in paths:
@@ -140,3 +207,33 @@ def save_files(values):
     finally:
         for left in temporary.values():
             os.unlink(left)
+
+
+def write_atomically(path, write):
+    """Let ``write(file)`` write ``path`` under a temporary name, which it then replaces in one step."""
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        _finish(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _temporary(path):
+    directory = os.path.dirname(path) or "."
+    os.makedirs(directory, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
+    os.close(handle)
+    return temporary
+
+
+def _finish(temporary):
+    """Bring the file to the disk, with the rights a new file has."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)

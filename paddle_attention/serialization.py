@@ -1,0 +1,284 @@
+"""Read files of weights without running what is in them, and write safetensors.
+
+``paddle.load`` unpickles, and a pickle can run any code. Here the unpickler builds
+arrays and plain containers and refuses everything else.
+"""
+
+import io
+import json
+import math
+import pickle
+import re
+
+import numpy as np
+import paddle
+
+
+class UnsafeFileError(ValueError):
+    """A file that wants to build something other than arrays and plain containers."""
+
+
+class _Stand:
+    """Stands for something that a pickle names; a pickle cannot change it."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        raise UnsafeFileError("it wants to change what reads it")
+
+
+class _Function(_Stand):
+    """A function that a pickle may call."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call):
+        self.call = call
+
+    def __call__(self, *arguments):
+        return self.call(*arguments)
+
+
+class _DType:
+    """``numpy.dtype`` of plain numbers: what the pickle says of it, as text."""
+
+    def __init__(self, code, *_):
+        found = re.fullmatch(r"[<>|=]?([fiubc](?:1|2|4|8|16))", code) if isinstance(code, str) else None
+        if not found:
+            raise UnsafeFileError(f"it holds an array of {code!r}")
+        self.code, self.order = found[1], "<"
+
+    def __setstate__(self, state):
+        # (version, byte order, subarray, names, fields, ...)
+        if not isinstance(state, tuple) or state[1] not in "<>|=" or any(x is not None for x in state[2:5]):
+            raise UnsafeFileError("it holds an array of structures")
+        self.order = state[1]
+
+    def read(self, data, shape=(), order="C"):
+        """The numbers in ``data``, exactly as many as ``shape`` says."""
+        data = data.encode("latin1") if isinstance(data, str) else data  # of Python 2
+        dtype = np.dtype(self.code).newbyteorder(self.order)
+        sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+        if not isinstance(data, bytes) or not sizes or math.prod(shape) * dtype.itemsize != len(data):
+            raise UnsafeFileError(f"it holds an array of shape {shape} that its bytes do not fill")
+        return np.frombuffer(data, dtype).reshape(shape, order=order).astype(dtype.newbyteorder("="))
+
+
+class _Array:
+    """``numpy.ndarray``: its state is checked before any array is made."""
+
+    values = None
+
+    def __init__(self, *_):
+        pass
+
+    def __setstate__(self, state):
+        if not isinstance(state, tuple) or len(state) not in (4, 5) or not isinstance(state[-3], _DType):
+            raise UnsafeFileError("it holds an array of another form")
+        shape, dtype, fortran, data = state[-4:]
+        if isinstance(data, list):
+            raise UnsafeFileError("it holds an array of objects")
+        self.values = dtype.read(data, shape, "F" if fortran else "C")
+
+
+def _scalar(dtype, data):
+    if not isinstance(dtype, _DType):
+        raise UnsafeFileError("it holds a number of another form")
+    return dtype.read(data).item()
+
+
+def _value_of_data(source, variables):
+    """Stands for ``eval('data', {'data': array})``, which is how Paddle pickles a C++ tensor."""
+    if source != "data" or not isinstance(variables, dict) or set(variables) != {"data"}:
+        raise UnsafeFileError(f"it wants to evaluate {source!r}")
+    return variables["data"]
+
+
+def _latin1(text, encoding="latin1", errors="strict"):
+    """Stands for ``_codecs.encode``, by which Python 2 bytes are pickled; ``latin1`` only."""
+    if encoding not in ("latin1", "latin-1"):
+        raise UnsafeFileError(f"it wants to encode in {encoding!r}")
+    return text.encode("latin1", errors)
+
+
+# Nothing of NumPy's own: its objects take any state that a pickle gives them, pointers included.
+_ALLOWED = {
+    ("numpy", "ndarray"): _Stand(),
+    ("numpy", "dtype"): _Function(_DType),
+    ("collections", "OrderedDict"): _Function(lambda items=(): dict(items)),
+    ("_codecs", "encode"): _Function(_latin1),
+}
+for _module in ("builtins", "__builtin__"):
+    _ALLOWED[_module, "tuple"] = _Function(lambda items=(): tuple(items))
+    _ALLOWED[_module, "eval"] = _Function(_value_of_data)
+for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+    _ALLOWED[_module, "_reconstruct"] = _Function(_Array)
+    _ALLOWED[_module, "scalar"] = _Function(_scalar)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds only what is in the table above."""
+
+    def find_class(self, module, name):
+        if (module, name) not in _ALLOWED:
+            raise UnsafeFileError(f"it wants to call {module}.{name}")
+        return _ALLOWED[module, name]
+
+    def persistent_load(self, pid):
+        raise UnsafeFileError("it refers to objects outside the file")
+
+
+def load_paddle_file(path):
+    """What ``paddle.save`` wrote to ``path``: tensors in plain containers.
+
+    Reads pickles of all Paddle versions, also those of Python 2. Nothing in the file is run.
+
+    Raises:
+        OSError: if the file cannot be opened.
+        UnsafeFileError: if it holds anything but arrays and plain containers.
+        ValueError: if it is not a whole pickle.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        value = _join_parts(value)
+        if isinstance(value, dict):  # Paddle's table of its own names; paddle.load leaves it out, too
+            value.pop("StructuredToParameterName@@", None)
+        return _to_tensors(value, {})
+    except UnsafeFileError:
+        raise
+    except RecursionError:
+        raise ValueError("its containers are nested too deeply") from None
+    except MemoryError:
+        raise ValueError("it asks for more memory than there is") from None
+    except Exception as error:  # a broken pickle raises nearly anything
+        raise ValueError(
+            f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        ) from error
+
+
+def _join_parts(value):
+    """Put together the arrays that Paddle cut into parts of 1 GB under pickle protocol 2 and 3."""
+    if not isinstance(value, dict) or "UnpackBigParamInfor@@" not in value:
+        return value
+    for name, info in value.pop("UnpackBigParamInfor@@").items():
+        parts = [value.pop(part) for part in info["slices"]]
+        value[name] = _Array()
+        value[name].values = np.concatenate([p.values for p in parts]).reshape(info["OriginShape"])
+    return value
+
+
+def _to_tensors(value, done):
+    """Arrays to tensors, through all containers; shared ones once."""
+    if id(value) in done:
+        return done[id(value)][1]
+    result = value
+    if isinstance(value, _Array):
+        if value.values is None:
+            raise UnsafeFileError("it holds an array without numbers")
+        result = paddle.to_tensor(value.values)
+    elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Array):
+        result = _to_tensors(value[1], done)  # (name, data): a tensor on its own
+    elif isinstance(value, dict):
+        result = {}
+        done[id(value)] = (value, result)
+        for key, item in value.items():
+            result[key] = _to_tensors(item, done)
+    elif isinstance(value, (list, tuple)):
+        result = type(value)(_to_tensors(item, done) for item in value)
+    elif not (value is None or isinstance(value, (str, bytes, int, float, bool, complex, set))):
+        raise UnsafeFileError(f"it holds a {type(value).__name__}")
+    done[id(value)] = (value, result)
+    return result
+
+
+# --- safetensors -------------------------------------------------------------------------
+
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U8": "<u1",
+    "BOOL": "?",
+}
+_HEADER_LIMIT = 100_000_000  # bytes; that of the format's own implementation
+
+
+def read_safetensors(path):
+    """The arrays in a ``.safetensors`` file by name; bfloat16 widened to float32.
+
+    The format is a length, a JSON header and the numbers. (Its own package knows no
+    bfloat16 in NumPy.)
+
+    Raises:
+        OSError: if the file cannot be opened.
+        ValueError: if it is not whole or not of this format.
+    """
+    with open(path, "rb") as file:
+        content = file.read()
+    end = 8 + int.from_bytes(content[:8], "little")
+    if len(content) < 8 or end > min(len(content), _HEADER_LIMIT):
+        raise ValueError(f"its header ends at byte {end} of {len(content)}")
+    try:
+        header = json.loads(content[8:end].decode("utf-8"))
+        return dict(_arrays(header, memoryview(content)[end:]))
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its header is of another form ({type(error).__name__}: {error})") from error
+
+
+def _arrays(header, data):
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in _TYPES:
+            raise ValueError(f"{name} is of type {entry['dtype']}; known are {', '.join(_TYPES)}")
+        start, stop = entry["data_offsets"]
+        if not 0 <= start <= stop <= len(data):
+            raise ValueError(f"{name} lies at bytes {start} to {stop} of {len(data)}")
+        dtype, shape = np.dtype(_TYPES[entry["dtype"]]), [int(n) for n in entry["shape"]]
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != stop - start:
+            raise ValueError(f"{name} of shape {shape} does not fit its {stop - start} bytes")
+        array = np.frombuffer(data[start:stop], dtype=dtype)
+        if entry["dtype"] == "BF16":  # the upper half of a float32
+            array = (array.astype("<u4") << 16).view("<f4")
+        yield name, array.reshape(shape)
+
+
+def safetensors_bytes(state):
+    """Named tensors or arrays as the content of a ``.safetensors`` file, in pieces; bfloat16 is kept.
+
+    Raises:
+        ValueError: for a value that is no tensor, or of a type the format does not know.
+    """
+    names = {np.dtype(code): name for name, code in _TYPES.items() if name != "BF16"}
+    header, chunks, position = {}, [], 0
+    for key, value in state.items():
+        brain = isinstance(value, paddle.Tensor) and value.dtype == paddle.bfloat16
+        if brain:
+            value = value.astype("float32")
+        try:
+            array = np.ascontiguousarray(np.asarray(value)).reshape(np.shape(value))
+        except Exception as error:
+            raise ValueError(f"{key} is no tensor but {type(value).__name__}") from error
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if array.dtype not in names:
+            raise ValueError(f"{key} is of type {array.dtype}; the format knows {', '.join(_TYPES)}")
+        content = (array.view("<u4") >> 16).astype("<u2").tobytes() if brain else array.tobytes()
+        header[key] = {
+            "dtype": "BF16" if brain else names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [position, position + len(content)],
+        }
+        chunks.append(content)
+        position += len(content)
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *chunks]
