@@ -19,16 +19,19 @@ class ExportError(ValueError):
     """The exported network does not compute what the live one does."""
 
 
-class _WithSoftmax(nn.Layer):
-    """PaddleClas exports probabilities, not logits."""
+class _Exported(nn.Layer):
+    """What PaddleClas exports: the first output only (others serve training), as probabilities if asked."""
 
-    def __init__(self, network):
+    def __init__(self, network, softmax):
         super().__init__()
         self.network = network
-        self.softmax = nn.Softmax(axis=-1)
+        self.softmax = nn.Softmax(axis=-1) if softmax else nn.Identity()
 
     def forward(self, x):
-        return self.softmax(self.network(x))
+        y = self.network(x)
+        if isinstance(y, (list, tuple)):
+            y = y[0]
+        return self.softmax(y)
 
 
 def export_inference_model(
@@ -39,6 +42,7 @@ def export_inference_model(
     prefix="inference",
     tolerance=1e-4,
     batch_sizes=(1, 3),
+    onednn=(True, False),
     report=print,
 ):
     """Write ``<prefix>.json`` (Paddle 3) or ``.pdmodel`` (Paddle 2) and ``.pdiparams``.
@@ -57,6 +61,8 @@ def export_inference_model(
         tolerance (float): the largest relative error, ``max|a - b| / max|b|`` of
             the logits (with a softmax: of the centred logarithms of its outputs).
         batch_sizes (sequence of int): sizes of the random batches.
+        onednn (sequence of bool): with and without the CPU acceleration; leave out True for a
+            network that it cannot run.
         report (callable): gets one line for every comparison.
 
     Returns:
@@ -79,7 +85,7 @@ def export_inference_model(
         static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
         paddle.jit.save(static, os.path.join(workdir, prefix))
         try:
-            errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, report)
+            errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, onednn, report)
         except RuntimeError as error:
             raise ExportError(
                 f"Paddle Inference cannot run the exported network ({str(error).strip().splitlines()[-1]}); "
@@ -104,16 +110,16 @@ def export_inference_model(
 
 
 def _finish(network, softmax):
-    network = _WithSoftmax(network) if softmax else network
+    network = _Exported(network, softmax)
     network.eval()
     return network
 
 
-def _compare(network, directory, prefix, image_shape, softmax, batch_sizes, report):
+def _compare(network, directory, prefix, image_shape, softmax, batch_sizes, accelerations, report):
     random = np.random.RandomState(0)
     shape = [64 if size is None else size for size in image_shape]
     errors = {}
-    for onednn in (True, False):
+    for onednn in accelerations:
         predictor = InferencePredictor(directory, prefix, onednn=onednn)
         for n in batch_sizes:
             images = random.standard_normal([n, *shape]).astype("float32")
