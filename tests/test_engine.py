@@ -521,17 +521,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), BAD, ids=[f"{p}={v}"[:60] for p, v, _ in BAD])
-def test_mistakes_end_before_the_network_is_built(config, path, value, message):
+def test_mistakes_end_before_training(config, path, value, message):
     put(config, path, value)
-
-    def build(config, mode):
-        network = build_small(config, mode)
-        if not path.startswith("Optimizer"):
-            pytest.fail("the network was built")
-        return network
-
     with pytest.raises(ConfigError, match=message):
-        Engine(config, build, "train")
+        Engine(config, build_small, "train")
 
 
 def test_supported_values_pass(config):
@@ -783,6 +776,9 @@ from paddle_attention.engine import Engine
 config = json.loads(sys.argv[1])
 loader = Engine(config, lambda config, mode: paddle.nn.Conv2D(3, 10, 8), "train").train_loader
 np.save(sys.argv[2], [np.concatenate([batch[0].numpy() for batch in loader]) for _ in range(2)])
+import cv2
+loader.worker_init_fn(0)  # as each process does when it starts: OpenCV's threads do not survive a fork
+assert cv2.getNumThreads() <= 1
 """
     runs = []
     for number in range(2):
@@ -793,3 +789,99 @@ np.save(sys.argv[2], [np.concatenate([batch[0].numpy() for batch in loader]) for
     first, second = runs[0]
     assert not np.array_equal(first, second)
     assert np.array_equal(runs[0], runs[1])
+
+
+# --- fine-tuning ---------------------------------------------------------------------------
+
+
+def weights_of(path):
+    return {k: v.numpy() for k, v in read_file(str(path)).items()}
+
+
+OWN = ("attention.", "fc.")
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"name": "Momentum", "momentum": 0.9, "regularizer": {"name": "L2", "coeff": 0.01}},
+        {"name": "AdamW", "weight_decay": 0.1},
+    ],
+    ids=["Momentum", "AdamW"],
+)
+def test_frozen_backbone(config, tmp_path, log, optimizer):
+    """In the first epochs neither weights, momentum, decay nor statistics of the backbone move."""
+    config["Optimizer"] = {**optimizer, "lr": {"name": "ConstLR", "learning_rate": 0.01}}
+    config["Global"].update(freeze_backbone_epochs=2, save_interval=1, epochs=3)
+    engine = Engine(config, build_small, "train")
+    start = {k: v.numpy() for k, v in engine.network.state_dict().items()}
+    engine.train()
+    frozen, free = (weights_of(tmp_path / f"epoch_{n}.pdparams") for n in (2, 3))
+    for key, value in start.items():
+        assert np.array_equal(frozen[key], value) == (not key.startswith(OWN)), key
+        assert not np.array_equal(free[key], frozen[key]), key
+    moved = read_file(str(tmp_path / "epoch_2.pdopt"))
+    names = {p.name for n, p in engine.network.named_parameters() if not n.startswith(OWN)}
+    for key, value in moved.items():
+        if any(key.startswith(name) for name in names) and ("velocity" in key or "moment" in key):
+            assert not np.any(value.numpy()), key
+    assert [line for line in log if line.startswith("backbone")] == [
+        "backbone frozen for 2 epochs: 6 parameters",
+        "backbone trains from now on",
+    ]
+    assert all(not p.stop_gradient for p in engine.network.parameters() if p.trainable)
+    assert engine.network.bn._use_global_stats is None
+
+
+def test_freezing_continues_where_it_was(config, tmp_path):
+    config["Global"].update(freeze_backbone_epochs=3, save_interval=1, epochs=2)
+    train(copy.deepcopy(config))
+    config["Global"].update(epochs=4, checkpoints=str(tmp_path / "latest"))
+    train(config)
+    second, third, fourth = (weights_of(tmp_path / f"epoch_{n}.pdparams") for n in (2, 3, 4))
+    assert np.array_equal(second["conv1.weight"], third["conv1.weight"])
+    assert not np.array_equal(second["fc.weight"], third["fc.weight"])
+    assert not np.array_equal(third["conv1.weight"], fourth["conv1.weight"])
+
+
+def test_freezing_with_accumulation_and_without_end(config, tmp_path):
+    config["Global"].update(freeze_backbone_epochs=9, update_freq=2, epochs=2)
+    engine = Engine(config, build_small, "train")
+    start = engine.network.conv1.weight.numpy()
+    fc = engine.network.fc.weight.numpy()
+    engine.train()
+    assert np.array_equal(engine.network.conv1.weight.numpy(), start)
+    assert not np.array_equal(engine.network.fc.weight.numpy(), fc)
+    assert engine.network.bn._use_global_stats is None
+
+
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "RMSProp", "Adam", "AdamW"])
+def test_attention_learns_at_its_own_rate(arch, name):
+    """``Arch.attention_lr_mult`` scales the first update of the attention, and of nothing else."""
+    from paddle_attention import ppcls
+
+    config = {"Optimizer": {"name": name, "lr": {"name": "ConstLR", "learning_rate": 0.01}}}
+    steps = []
+    for factor in (1.0, 4.0):
+        paddle.seed(0)
+        section = {"name": "SE_ResNet18", "class_num": 3, "attention_lr_mult": factor}
+        network = ppcls.build_network({"Arch": section})
+        optimizer, _ = build_optimizer(config, network, 1, 10)
+        before = {n: p.numpy() for n, p in network.named_parameters()}
+        network(paddle.randn([4, 3, 32, 32])).square().sum().backward()
+        optimizer.step()
+        steps.append({n: p.numpy() - before[n] for n, p in network.named_parameters()})
+    for key in ("blocks.2.conv1.attention.fc2.weight", "blocks.2.conv1.conv.weight", "fc.weight"):
+        ratio = np.linalg.norm(steps[1][key]) / np.linalg.norm(steps[0][key])
+        assert abs(ratio - (4.0 if "attention" in key else 1.0)) < 0.02, key
+
+
+def test_the_network_is_built_before_data_is_read(config):
+    """So that a mistake in the YAML's Arch is found first."""
+    config["DataLoader"]["Train"]["dataset"]["cls_label_path"] = "nowhere.txt"
+
+    def build(config, mode):
+        raise ValueError("Arch: wrong")
+
+    with pytest.raises(ValueError, match="Arch: wrong"):
+        Engine(config, build, "train")

@@ -1,5 +1,6 @@
 """The networks in PaddleClas' own registry, built from the installed ``paddleclas``."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 from paddle_attention import list_networks
+from paddle_attention.networks import BACKBONES
 from paddle_attention.ppcls import backbones, bridge
 from paddle_attention.weights import load_weights, save_file
 
@@ -39,7 +42,7 @@ def test_se_adds_what_the_paper_says(arch):
 
 
 def test_register_is_idempotent_and_complete(arch):
-    assert bridge.register() == ["AttentionNet", *list_networks()]
+    assert bridge.register() == ["AttentionNet", *BACKBONES, *list_networks()]
     for name in list_networks():
         factory = getattr(arch, name)
         assert factory.__name__ == name
@@ -61,6 +64,82 @@ def test_rec_model(arch):
     )
     model.eval()
     assert model(paddle.zeros([2, 3, 64, 64]))["features"].shape == [2, 16]
+
+
+def test_distillation_model(arch):
+    """A teacher that is frozen and a student, both with attention; gradients reach the student's."""
+    attention = [{"name": "SE", "reduction": 4}, {"name": "CBAM", "at": "stage", "stages": 4}]
+    model = arch.DistillationModel(
+        models=[
+            {"Teacher": {"name": "SE_ResNet18", "class_num": 5}},
+            {
+                "Student": {
+                    "name": "AttentionNet",
+                    "backbone": "ResNet18",
+                    "attention": attention,
+                    "class_num": 5,
+                }
+            },
+        ],
+        freeze_params_list=[True, False],
+    )
+    model.train()
+    y = model(paddle.randn([2, 3, 64, 64]))
+    nn.functional.mse_loss(y["Student"], y["Teacher"]).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == (
+            name.startswith("Student.") and not parameter.stop_gradient
+        ), name
+
+
+def test_rec_model_trains(arch):
+    """Neck and head of a recognition model behind attention; its evaluation returns features."""
+    model = arch.RecModel(
+        Backbone={"name": "AttentionNet", "backbone": "ResNet18", "attention": ["ECA"]},
+        BackboneStopLayer={"name": "flatten"},
+        Neck={"name": "FC", "embedding_size": 512, "class_num": 16},
+        Head={"name": "ArcMargin", "embedding_size": 16, "class_num": 7, "margin": 0.15, "scale": 30},
+    )
+    model.train()
+    y = model(paddle.randn([4, 3, 64, 64]), paddle.to_tensor([[0], [1], [2], [3]]))
+    y["logits"].sum().backward()
+    attention = [p for n, p in model.named_parameters() if ".attention." in n]
+    assert len(attention) == 8
+    assert all(p.grad is not None for p in attention)
+
+
+def test_freezing_layers_of_the_backbone(arch):
+    """``freeze_befor`` wraps a layer in another one; the attention in it goes on working."""
+    model = arch.SE_ResNet18(class_num=3)
+    model.eval()
+    x = paddle.randn([2, 3, 64, 64])
+    expected = model(x).numpy()
+    assert model.freeze_befor("blocks[2]")
+    assert np.array_equal(model(x).numpy(), expected)
+    model.train()
+    model(x).sum().backward()
+    grads = {n: p.grad is not None for n, p in model.named_parameters() if ".attention." in n}
+    assert not any(got for n, got in grads.items() if n.startswith(("blocks.0.", "blocks.1.")))
+    assert all(got for n, got in grads.items() if n.startswith(("blocks.3.", "blocks.7.")))
+
+
+def test_re_parameterisation_of_a_backbone(arch):
+    """RepVGG folds its branches; the attention after each block stays and the output is the same."""
+    model = arch.AttentionNet(backbone="RepVGG_A0", attention=[{"name": "SE", "at": "block"}], class_num=3)
+    model.train()
+    with paddle.no_grad():
+        model(paddle.randn([4, 3, 64, 64]))
+    model.eval()
+    x = paddle.randn([2, 3, 64, 64])
+    expected = model(x).numpy()
+    keys = [k for k in model.state_dict() if ".attention." in k]
+    convolutions = sum(isinstance(layer, nn.Conv2D) for layer in model.sublayers())
+    for layer in model.sublayers():
+        if hasattr(layer, "re_parameterize"):
+            layer.re_parameterize()
+    assert np.abs(model(x).numpy() - expected).max() < 1e-4 * np.abs(expected).max()
+    assert [k for k in model.state_dict() if ".attention." in k] == keys
+    assert sum(isinstance(layer, nn.Conv2D) for layer in model.sublayers()) >= convolutions
 
 
 def test_attention_net(arch):
@@ -89,7 +168,7 @@ BAD_ARCHS = [
     ({"name": "SE_ResNet18", "freeze_befor": "x"}, "no argument 'freeze_befor'"),
     ({"name": "SE_ResNet19"}, "Arch.name: PaddleClas has no network 'SE_ResNet19'; did you mean 'SE_ResNet1"),
     ({"name": None}, "no network None"),
-    ({"name": "AttentionNet", "attention": ["SE"]}, "backbone must be .* but got None"),
+    ({"name": "AttentionNet", "attention": ["SE"]}, "Arch.backbone: must be .* but got None"),
     ({"name": "AttentionNet", "backbone": "ResNet18"}, "attention is missing"),
     ({"name": "AttentionNet", **NET, "backbone": {"name": "ResNt18"}}, "'ResNt18'; did you mean 'ResNet18'"),
     (
@@ -102,6 +181,37 @@ BAD_ARCHS = [
     ),
     ({"name": "AttentionNet", **NET, "attention": [{"name": "SE", "att": 1}]}, "no argument 'att'"),
     ({"name": "SE_ResNet18", "stride_list": [1]}, "stride_list length should be 5"),
+    (
+        {"name": "AttentionNet", **NET, "attention": ["SE", {"name": "CBMA"}]},
+        r"Arch.attention.1: unknown attention 'CBMA'; did you mean 'CBAM'",
+    ),
+    (
+        {"name": "AttentionNet", **NET, "attention": [{"name": "SE", "stages": [5]}]},
+        r"Arch.attention.0: stages=\[5\]: ResNet has no stage 5; its stages are 1 to 4",
+    ),
+    (
+        {"name": "AttentionNet", **NET, "attention": [{"name": "CBAM", "kernel_size": [7]}]},
+        r"Arch.attention.0: at layer 'blocks.0.conv1' with 64 channels: .*kernel_size must be .* but got \[7\]",
+    ),
+    (
+        {"name": "AttentionNet", **NET, "attention": {"name": "SE", "reductoin": 2}},
+        "Arch.attention: attention 'SE' takes no argument 'reductoin'; did you mean 'reduction'",
+    ),
+    (
+        {"name": "AttentionNet", **NET, "attention": [{"name": "SE", 4: 2}]},
+        "names of arguments are strings, but got 4",
+    ),
+    ({"name": "AttentionNet", **NET, "atention_lr_mult": 2}, "Arch.atention_lr_mult: .*'attention_lr_mult'"),
+    ({"name": "AttentionNet", **NET, "attention_lr_mult": "2"}, "Arch.attention_lr_mult: .* but got '2'"),
+    (
+        {"name": "AttentionNet", **NET, "output_stride": 9},
+        "Arch.output_stride must be 4, 8, 16 or 32, but got 9",
+    ),
+    ({"name": "AttentionNet", **NET, "stride_in_1x1": True}, "Arch.stride_in_1x1: ResNet has no bottleneck"),
+    (
+        {"name": "SE_ResNet18", "backbone": "ResNet50"},
+        "Arch.backbone: SE_ResNet18 has its own; .* AttentionNet",
+    ),
 ]
 
 
@@ -262,11 +372,79 @@ def test_install_mistakes(workspace, checkout, tmp_path):
     assert done.returncode == 2
     assert "not a PaddleClas source tree" in done.stdout.splitlines()[-1]
     path = checkout / "ppcls" / "arch" / "backbone" / "__init__.py"
+    taken = LIST.replace("ResNet18", "SE_ResNet18")
+    path.write_text(taken)
+    done = workspace.run("-m", "paddle_attention", "install", checkout, check=False)
+    assert "already has SE_ResNet18, which would be replaced; nothing was changed" in done.stdout
+    assert path.read_text() == taken
     path.write_text("__all__ = []\n")
     done = workspace.run("-m", "paddle_attention", "install", checkout, check=False)
     assert done.returncode == 2
     assert "nothing was changed" in done.stdout
     assert path.read_text() == "__all__ = []\n"
+
+
+BAD_OVERRIDES = [
+    (
+        "Arch.attention.name=SE",
+        r"Arch.attention is a list of 2; number its items from 0 to 1, as in Arch.attention.0",
+    ),
+    ("Arch.attention.2.name=SE", "Arch.attention is a list of 2"),
+    ("Arch.backbone.name.x=SE", "Arch.backbone.name is 'ResNet18' and has no 'x' in it"),
+    ("Archh.name=SE", "there is no section 'Archh'; did you mean 'Arch'"),
+    ("Arch.name", "an override is written key.subkey=value"),
+]
+
+
+@pytest.mark.parametrize(("option", "message"), BAD_OVERRIDES)
+def test_bad_overrides(arch, tmp_path, option, message):
+    path = tmp_path / "a.yaml"
+    path.write_text("Arch: {backbone: {name: ResNet18}, attention: [{name: SE}, {name: CBAM}]}\n")
+    with pytest.raises(ValueError, match=f"^-o '{option}': .*{message}"):
+        bridge.load_config(str(path), [option])
+    config = bridge.load_config(str(path), ["Arch.attention.1.reduction=8", "Arch.backbone.class_num=3"])
+    assert config["Arch"]["attention"][1]["reduction"] == 8
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "just text"])
+def test_files_that_are_no_config(arch, tmp_path, text):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"a\.yaml (is not a YAML file|must hold sections)"):
+        bridge.load_config(str(path))
+
+
+def test_mistakes_show_before_paddleclas_starts(arch, workspace, checkout):
+    """Its own tools would first read the data."""
+    shutil.rmtree(checkout / "ppcls")
+    (checkout / "ppcls").symlink_to(Path(sys.modules["ppcls"].__path__[0]))
+    script = checkout / "tools" / "train.py"
+    path = checkout / "a.yaml"
+    path.write_text("Arch: {name: AttentionNet, backbone: ResNet18, attention: [{name: SE, reductoin: 4}]}\n")
+    command = ("-m", "paddle_attention", "run", script, "-c", path)
+    done = workspace.run(*command, check=False)
+    assert done.returncode == 2
+    assert "__main__" not in done.stdout
+    assert done.stdout.splitlines()[-1].startswith(
+        "error: Arch.attention.0: attention 'SE' takes no argument"
+    )
+    done = workspace.run(*command, "-o", "Global.freeze_backbone_epochs=1", check=False)
+    assert "PaddleClas' own engine cannot do this" in done.stdout.splitlines()[-1]
+
+
+def test_the_check_uses_nothing_up(arch, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("Arch: {name: SE_ResNet18, class_num: 3}\n")
+    paddle.seed(5)
+    expected = paddle.randn([3]).numpy()
+    names = [nn.Conv2D(1, 1, 1).weight.name, nn.Conv2D(1, 1, 1).weight.name]
+    paddle.seed(5)
+    bridge.check_config_file(str(path), [])
+    assert np.array_equal(paddle.randn([3]).numpy(), expected)
+    number = [
+        int(name.partition("_")[2].partition(".")[0]) for name in [*names, nn.Conv2D(1, 1, 1).weight.name]
+    ]
+    assert number[2] - number[1] == number[1] - number[0]
 
 
 def test_run(workspace, checkout):

@@ -10,6 +10,10 @@ logger = logging.getLogger("ppcls")
 
 def do_train(options):
     """Train; the checkpoints are in ``Global.output_dir``."""
+    if options.freeze_backbone is not None:
+        options.override.append(f"Global.freeze_backbone_epochs={options.freeze_backbone}")
+    if options.attention_lr_mult is not None:
+        options.override.append(f"Arch.attention_lr_mult={options.attention_lr_mult}")
     if _run_in_source_tree(options, "train.py"):
         return
     from ..engine import Engine
@@ -106,10 +110,10 @@ def do_convert_torch_weights(options):
     from .. import layers
     from ..registry import build_attention, list_attentions
     from ..torch_weights import load_torch_weights
-    from ..weights import save_file
+    from ..weights import save_weights
 
-    if not options.target.endswith(".pdparams"):
-        raise ValueError(f"{options.target}: the target must end in .pdparams")
+    if not options.target.endswith((".pdparams", ".safetensors")):
+        raise ValueError(f"{options.target}: the target must end in .pdparams or .safetensors")
     if options.config:
         if options.channels or options.argument:
             raise ValueError("--channels and --argument belong to --layer, not to --config")
@@ -131,8 +135,17 @@ def do_convert_torch_weights(options):
         else:
             target = build_attention(options.layer, options.channels, **arguments)
     load_torch_weights(target, options.source, options.dialect)
-    save_file(target.state_dict(), options.target)
+    save_weights(target.state_dict(), options.target)
     print(f"{len(target.state_dict())} tensors written to {os.path.abspath(options.target)}")
+
+
+def do_convert_weights(options):
+    """Write Paddle's weights ``source`` as ``target``: .pdparams to .safetensors or back."""
+    from ..weights import read_state_dict, save_weights
+
+    state = read_state_dict(options.source)
+    save_weights(state, options.target)
+    print(f"{len(state)} tensors written to {os.path.abspath(options.target)}")
 
 
 def do_list(options):

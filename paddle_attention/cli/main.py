@@ -65,7 +65,8 @@ def _parser(command):
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, help_text in _CONFIG_COMMANDS.items():
         prog = os.path.basename(sys.argv[0]) if command == name else None
-        _config_options(subparsers.add_parser(name, help=help_text, description=help_text, prog=prog))
+        sub = subparsers.add_parser(name, help=help_text, description=help_text, prog=prog)
+        _config_options(sub, training=name == "train")
     sub = subparsers.add_parser("list", help="list the attention mechanisms and networks")
     _convert_options(
         subparsers.add_parser(
@@ -76,6 +77,10 @@ def _parser(command):
             prog=os.path.basename(sys.argv[0]) if command == "convert_torch_weights" else None,
         )
     )
+    text = "turn a .pdparams file into .safetensors, or back, without running anything in it"
+    sub = subparsers.add_parser("convert_weights", help=text, description=text)
+    sub.add_argument("source", help=".pdparams or .safetensors, with Paddle's names")
+    sub.add_argument("target", help=".safetensors or .pdparams")
     sub = subparsers.add_parser("run", help="run a PaddleClas script with the networks registered")
     sub.add_argument("script", help="such as tools/train.py, in a PaddleClas checkout")
     sub.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
@@ -115,7 +120,7 @@ def _convert_options(parser):
     parser.add_argument("--dialect", help="'authors' or 'timm' (default: whose names fit)")
 
 
-def _config_options(parser):
+def _config_options(parser, training):
     parser.add_argument("-c", "--config", required=True, help="the YAML")
     parser.add_argument(
         "-o",
@@ -125,6 +130,19 @@ def _config_options(parser):
         metavar="KEY.SUB=VALUE",
         help="change one value of the YAML; may be repeated",
     )
+    if training:
+        parser.add_argument(
+            "--freeze-backbone",
+            type=_positive,
+            metavar="EPOCHS",
+            help="train attention and classifier alone in the first epochs (Global.freeze_backbone_epochs)",
+        )
+        parser.add_argument(
+            "--attention-lr-mult",
+            type=float,
+            metavar="FACTOR",
+            help="the attention's learning rate, as a multiple of the schedule's (Arch.attention_lr_mult)",
+        )
     parser.add_argument(
         "-p",
         "--profiler_options",

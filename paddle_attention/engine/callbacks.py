@@ -6,7 +6,10 @@ import sys
 import time
 
 import paddle
+from paddle.base.layer_helper import LayerHelper
 from tqdm import tqdm
+
+from ..weights import own_parts
 
 logger = logging.getLogger("ppcls")
 
@@ -50,6 +53,69 @@ class MovingAverage(paddle.callbacks.Callback):
             if new.is_floating_point():
                 new = self.decay * value + (1.0 - self.decay) * new
             paddle.assign(new, value)
+
+
+class FreezeBackbone(paddle.callbacks.Callback):
+    """Trains attention and classifier alone in the first epochs.
+
+    The backbone's weights are passed over by the optimizer, so that neither its
+    momentum nor weight decay moves them, and its running statistics are used as they
+    are. Gradients are still computed: all processes then exchange the same ones.
+    """
+
+    def __init__(self, network, optimizer, epochs):
+        super().__init__()
+        self.network, self.optimizer, self.epochs = network, optimizer, epochs
+
+    def on_train_begin(self, logs=None):
+        own = own_parts(self.network)
+        self.parameters = [
+            p
+            for name, p in self.network.named_parameters()
+            if not p.stop_gradient and not name.startswith(own)
+        ]
+        layers = [x for n, x in self.network.named_sublayers() if not f"{n}.".startswith(own)]
+        self.statistics = [(x, x._use_global_stats) for x in layers if hasattr(x, "_use_global_stats")]
+        for layer, _ in self.statistics:
+            layer._use_global_stats = True
+        # The momentum of what is passed over, from the start: a checkpoint without it cannot be resumed.
+        if getattr(self.optimizer, "helper", self) is None:  # which Paddle 2.6 makes in the first step
+            self.optimizer.helper = LayerHelper(type(self.optimizer).__name__)
+        block = paddle.static.default_main_program().global_block()
+        self.optimizer._create_accumulators(block, self.parameters)
+        self.originals = {name: getattr(self.optimizer, name) for name in ("step", "minimize")}
+        for name, original in self.originals.items():
+            setattr(self.optimizer, name, self._passing_over(original))
+        logger.info(f"backbone frozen for {self.epochs} epochs: {len(self.parameters)} parameters")
+
+    def _passing_over(self, original):
+        def call(*arguments, **options):
+            for parameter in self.parameters:
+                parameter.stop_gradient = True
+            try:
+                return original(*arguments, **options)
+            finally:
+                for parameter in self.parameters:
+                    parameter.stop_gradient = False
+
+        return call
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 == self.epochs:
+            self.release()
+
+    def on_train_end(self, logs=None):
+        self.release()
+
+    def release(self):
+        """Train everything from now on."""
+        if self.originals:
+            logger.info("backbone trains from now on")
+        for name in self.originals:
+            delattr(self.optimizer, name)
+        for layer, used in self.statistics:
+            layer._use_global_stats = used
+        self.originals, self.statistics = {}, []
 
 
 class Log(paddle.callbacks.Callback):

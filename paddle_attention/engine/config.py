@@ -82,6 +82,7 @@ _KEYS = {
         "seed": None,
         "class_num": int,
         "update_freq": int,
+        "freeze_backbone_epochs": int,
         "eval_mode": ("classification",),
         "train_mode": (None,),
         "use_dali": (False,),
@@ -147,6 +148,15 @@ def check_config(config, mode, whole=True):
     for key in ("epochs", "print_batch_step", "update_freq", "eval_interval"):
         if section.get(key) is not None and section[key] < 1:
             raise ConfigError(f"Global.{key}: must be at least 1, but got {section[key]!r}")
+    if (section.get("freeze_backbone_epochs") or 0) < 0:
+        raise ConfigError(
+            f"Global.freeze_backbone_epochs: must be at least 0, but got {section['freeze_backbone_epochs']!r}"
+        )
+    if section.get("freeze_backbone_epochs") and (config.get("Arch") or {}).get("use_sync_bn"):
+        raise ConfigError(
+            "Global.freeze_backbone_epochs: Paddle's synchronised normalisation (Arch.use_sync_bn) cannot keep "
+            "its statistics while it trains; leave one of them out"
+        )
     seed = section.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise ConfigError(f"Global.seed: must be an integer, but got {seed!r}")

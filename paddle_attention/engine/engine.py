@@ -16,7 +16,7 @@ from paddle.static import InputSpec
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..weights import load_weights, read_file, read_state_dict, save_files, set_weights
-from .callbacks import EpochEnd, Log, MovingAverage, StepSchedule, format_values
+from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepSchedule, format_values
 from .config import ConfigError, check_config, move_class_num
 from .data import build_loader, mixes_labels
 from .infer import TopkPostProcess, list_images, read_batches
@@ -34,8 +34,8 @@ warnings.filterwarnings("ignore", message="To copy construct from a tensor")
 class Engine:
     """Runs one YAML.
 
-    The whole configuration is checked, and data and optimizer are built, before
-    ``build_network`` is called; so a mistake ends the run early.
+    The whole configuration is checked and the network is built before any data is
+    read, and the data before any weights; so a mistake ends the run early.
 
     Args:
         config (dict): the parsed YAML.
@@ -62,12 +62,12 @@ class Engine:
         self.class_num = config["Arch"].get("class_num")
         self.evaluates = mode == "eval" or (mode == "train" and self.settings.get("eval_during_train", True))
         self.update_freq = self.settings.get("update_freq") or 1
+        self.network = build_network(config, mode)
         self._build_data()
         self._build_meters()
         if mode == "infer":
             self.transform = build_transforms(config["Infer"]["transforms"], "Infer.transforms")
             self.postprocess = TopkPostProcess.from_config(config)
-        self.network = build_network(config, mode)
         self._load_pretrained()
         self._build_model()
 
@@ -205,6 +205,9 @@ class Engine:
             ),
             StepSchedule(self.schedule, self.update_freq),
         ]
+        frozen = self.settings.get("freeze_backbone_epochs") or 0
+        if frozen >= first:
+            callbacks.append(FreezeBackbone(self.network, self.optimizer, frozen - first + 1))
         if self.average is not None:
             decay = self.config["EMA"].get("decay", 0.9999)
             callbacks.append(MovingAverage(self.network, self.average, decay, self.update_freq))

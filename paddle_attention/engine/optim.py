@@ -150,6 +150,7 @@ def _momentum(
     multi_precision=True,
     no_weight_decay_name=None,
     one_dim_param_no_weight_decay=False,
+    fused=True,
 ):
     return paddle.optimizer.Momentum(
         lr,
@@ -159,7 +160,7 @@ def _momentum(
         weight_decay,
         grad_clip,
         multi_precision=multi_precision,
-        use_multi_tensor=True,
+        use_multi_tensor=fused,
     )
 
 
@@ -270,6 +271,8 @@ def build_optimizer(config, network, epochs, steps_per_epoch):
         "network": network,
         "lr": schedule,
         "grad_clip": None if clip is None else paddle.nn.ClipGradByNorm(clip),
+        # Paddle's fused update takes the same parameters in every step.
+        "fused": not (config.get("Global") or {}).get("freeze_backbone_epochs"),
     }
     if decay is not None:
         options["weight_decay"] = decay

@@ -13,23 +13,42 @@ from collections.abc import Mapping
 
 from ..insertion import insert_attention
 from ..naming import did_you_mean
-from ..networks import get_network, list_networks
+from ..networks import BACKBONES, get_network, list_networks, set_output_stride
+from ..networks import stride_in_1x1 as _move_strides
 
 _logger = logging.getLogger("ppcls")
 
 
-def AttentionNet(backbone=None, attention=None, class_num=None, pretrained=False, use_ssld=False, **kwargs):
+def AttentionNet(
+    backbone=None,
+    attention=None,
+    class_num=None,
+    pretrained=False,
+    use_ssld=False,
+    output_stride=None,
+    stride_in_1x1=False,
+    attention_lr_mult=1.0,
+    input_shape=None,
+    **kwargs,
+):
     """Any PaddleClas backbone with attention inserted into it.
 
     Args:
         backbone (str or dict): a PaddleClas network: its name, or a dict of
             ``name`` and its arguments.
         attention (str, dict or list): what to insert and where, see
-            :func:`paddle_attention.insert_attention`.
+            :func:`paddle_attention.insert_attention`; an empty list for nothing.
         class_num (int, optional): number of classes.
         pretrained (bool or str): the *backbone's* weights: True for
             PaddleClas' own, a str for a ``.pdparams`` file.
         use_ssld (bool): with ``pretrained=True``, the distilled weights.
+        output_stride (int, optional): 8, 16 or 32: dilate the backbone, see
+            :func:`paddle_attention.networks.set_output_stride`.
+        stride_in_1x1 (bool): the stride of each bottleneck on its first 1x1 convolution, as
+            in the papers, and not on the 3x3.
+        attention_lr_mult (float): the attention's learning rate is the schedule's times this.
+        input_shape (list of int, optional): ``[C, H, W]`` of the trial image, for a backbone
+            that takes only certain sizes.
         **kwargs: more arguments of the backbone.
 
     Raises:
@@ -40,11 +59,17 @@ def AttentionNet(backbone=None, attention=None, class_num=None, pretrained=False
         backbone = {"name": backbone}
     if not isinstance(backbone, Mapping) or "name" not in backbone:
         raise ValueError(
-            "AttentionNet: backbone must be a network name or a dict with a 'name', such as "
+            "Arch.backbone: must be a network name or a dict with a 'name', such as "
             f"{{'name': 'ResNet50'}}, but got {backbone!r}"
         )
     if attention is None:
-        raise ValueError("AttentionNet: attention is missing; give a list such as [{'name': 'SE'}]")
+        raise ValueError("Arch.attention: attention is missing; give a list such as [{'name': 'SE'}]")
+    if (
+        isinstance(attention_lr_mult, bool)
+        or not isinstance(attention_lr_mult, (int, float))
+        or attention_lr_mult < 0
+    ):
+        raise ValueError(f"Arch.attention_lr_mult: must be a number from 0, but got {attention_lr_mult!r}")
     arguments = {k: v for k, v in backbone.items() if k != "name"}
     given = {"class_num": class_num, "pretrained": pretrained or None, "use_ssld": use_ssld or None, **kwargs}
     for key, value in given.items():
@@ -52,23 +77,54 @@ def AttentionNet(backbone=None, attention=None, class_num=None, pretrained=False
             continue
         if key in arguments and arguments[key] != value:
             raise ValueError(
-                f"AttentionNet: {key} is given twice, as {value!r} and as backbone.{key}={arguments[key]!r}"
+                f"Arch: {key} is given twice, as {value!r} and as backbone.{key}={arguments[key]!r}"
             )
         arguments[key] = value
     network = _build_backbone(backbone["name"], arguments)
-    for insertion in insert_attention(network, attention):
+    try:
+        if stride_in_1x1:
+            _move_strides(network)
+        if output_stride is not None:
+            set_output_stride(network, output_stride)
+    except ValueError as error:
+        raise ValueError(f"Arch.{error}") from error
+    try:
+        inserted = insert_attention(network, attention, input_shape=input_shape) if attention != [] else ()
+    except ValueError as error:
+        path = "Arch." if str(error).startswith("attention.") else "Arch.attention: "
+        raise ValueError(f"{path}{error}") from error
+    layers = dict(network.named_sublayers())
+    for insertion in inserted:
         _logger.debug("inserted %s", insertion)
+        for parameter in layers[insertion.key].parameters() if attention_lr_mult != 1 else ():
+            parameter.optimize_attr["learning_rate"] *= attention_lr_mult
     return network
+
+
+_OWN = (
+    "name",
+    "attention",
+    "attention_lr_mult",
+    "backbone",
+    "input_shape",
+    "output_stride",
+    "stride_in_1x1",
+)
 
 
 def _preset_factory(preset):
     def factory(pretrained=False, use_ssld=False, **kwargs):
+        for key in ("backbone", "attention"):
+            if key in kwargs:
+                raise ValueError(
+                    f"Arch.{key}: {preset.name} has its own; for another use the name AttentionNet"
+                )
         return AttentionNet(
             backbone=preset.backbone,
             attention=list(preset.attention),
             pretrained=pretrained,
             use_ssld=use_ssld,
-            **kwargs,
+            **{**preset.options, **kwargs},
         )
 
     factory.__name__ = factory.__qualname__ = preset.name
@@ -83,32 +139,45 @@ def _preset_factory(preset):
     return factory
 
 
+globals().update(BACKBONES)
 globals().update({name: _preset_factory(get_network(name)) for name in list_networks()})
-__all__ = ["AttentionNet", *list_networks()]
+__all__ = ["AttentionNet", *BACKBONES, *list_networks()]
 
 
 def _build_backbone(name, arguments):
     arch = importlib.import_module("ppcls.arch")
-    factory = getattr(arch, name, None) if isinstance(name, str) else None
+    factory = getattr(arch, name, BACKBONES.get(name)) if isinstance(name, str) else None
     if not callable(factory):
-        raise ValueError(f"PaddleClas has no backbone {name!r}{did_you_mean(name, vars(arch.backbone))}")
+        raise ValueError(
+            f"Arch.backbone.name: PaddleClas has no backbone {name!r}"
+            f"{did_you_mean(name, [*vars(arch.backbone), *BACKBONES])}"
+        )
     weights = arguments.get("pretrained", False)
-    if isinstance(weights, str):
-        arguments = {**arguments, "pretrained": False}
+    if isinstance(weights, str) or "pretrained" not in arguments:
+        arguments = {**arguments, **_no_weights(factory)}
     try:
         network = factory(**arguments)
     except TypeError as error:
-        raise ValueError(f"backbone {name}: {error}") from error
+        raise ValueError(f"Arch.backbone: {name}: {error}") from error
     known = accepted_arguments(factory, type(network))
     for argument in arguments:
         if argument not in known:
             raise ValueError(
-                f"backbone {name} takes no argument {argument!r}{did_you_mean(argument, known)} "
-                f"(it takes: {', '.join(sorted(known))})"
+                f"Arch.{argument}: backbone {name} takes no argument {argument!r}"
+                f"{did_you_mean(argument, [*known, *_OWN])} (it takes: {', '.join(sorted(known))})"
             )
     if isinstance(weights, str):
         _load_backbone_weights(network, weights)
     return network
+
+
+def _no_weights(factory):
+    """Some factories fetch weights unless they are told not to; some take no such argument."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {"pretrained": False} if "pretrained" in parameters else {}
 
 
 def accepted_arguments(factory, network_class):

@@ -3,11 +3,30 @@
 import importlib
 import importlib.util
 import inspect
+import logging
 import os
 import sys
 
+import paddle
+import yaml
+
 from ..naming import did_you_mean
 from . import backbones
+
+_SECTIONS = (
+    "Global",
+    "AMP",
+    "EMA",
+    "Arch",
+    "Loss",
+    "Optimizer",
+    "DataLoader",
+    "Infer",
+    "Metric",
+    "profiler_options",
+    "Slim",
+    "Distillation",
+)
 
 
 def find_paddleclas(source_tree=None):
@@ -113,13 +132,12 @@ def load_config(path, overrides=(), show=False):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for an override that is not ``key=value``.
+        ValueError: for a file that is not YAML, and an override that is not ``key=value`` or
+            names a place the YAML cannot have.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no config file {path!r}")
-    for option in overrides:
-        if option.count("=") != 1:
-            raise ValueError(f"-o {option!r}: an override is written key.subkey=value, with one '='")
+    _check_overrides(path, overrides)
     root = find_paddleclas()
     config = importlib.import_module("ppcls.utils.config").get_config(
         path, overrides=list(overrides), show=show
@@ -130,6 +148,72 @@ def load_config(path, overrides=(), show=False):
     if not os.path.exists(names) and os.path.isfile(os.path.join(root, names)):
         post["class_id_map_file"] = os.path.join(root, names)
     return config
+
+
+def check_config_file(path, overrides):
+    """Build the network of a YAML and drop it, so that a mistake shows before PaddleClas reads any data.
+
+    Neither random numbers nor the names of parameters are used up.
+
+    Raises:
+        ValueError: for what is wrong in the YAML, the overrides or the ``Arch`` section of a
+            network of this library; and for settings only the embedded engine knows.
+    """
+    config = load_config(path, overrides)
+    if (config.get("Global") or {}).get("freeze_backbone_epochs"):
+        raise ValueError(
+            "Global.freeze_backbone_epochs: PaddleClas' own engine cannot do this; use tools/train.py "
+            "without a PaddleClas source tree"
+        )
+    section = config.get("Arch") or {}
+    if section.get("name") not in backbones.__all__:
+        return
+    module = importlib.import_module("ppcls.utils.logger")
+    state, logger = paddle.get_rng_state(), module._logger
+    module._logger = logger or logging.getLogger("ppcls.check")  # networks log while they are built
+    try:
+        with paddle.utils.unique_name.guard():
+            build_network({**config, "Arch": dict(section)}, "check")
+    finally:
+        module._logger = logger
+        paddle.set_rng_state(state)
+
+
+def _check_overrides(path, overrides):
+    """Raise ValueError for an override that names a place the YAML cannot have.
+
+    A new key of a dict is left to those who read the dict.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            config = yaml.safe_load(file)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold sections such as Global and Arch, but got {config!r}")
+    for option in overrides:
+        if option.count("=") != 1:
+            raise ValueError(f"-o {option!r}: an override is written key.subkey=value, with one '='")
+        node, keys = config, option.partition("=")[0].split(".")
+        for i, key in enumerate(keys):
+            here = ".".join(keys[:i])
+            if isinstance(node, list):
+                if not key.isdigit() or int(key) >= len(node):
+                    raise ValueError(
+                        f"-o {option!r}: {here} is a list of {len(node)}; "
+                        f"number its items from 0 to {len(node) - 1}, as in {here}.0, not {key!r}"
+                    )
+                node = node[int(key)]
+            elif isinstance(node, dict):
+                if key not in node:
+                    if i == 0 and key not in _SECTIONS:
+                        raise ValueError(
+                            f"-o {option!r}: there is no section {key!r}{did_you_mean(key, _SECTIONS)}"
+                        )
+                    break
+                node = node[key]
+            else:
+                raise ValueError(f"-o {option!r}: {here} is {node!r} and has no {key!r} in it")
 
 
 def init_logger(log_file=None):

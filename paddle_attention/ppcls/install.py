@@ -1,9 +1,12 @@
 """Add this library's networks to a PaddleClas checkout for good, and take them out again."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
+
+from . import backbones
 
 _LINE = "from paddle_attention.ppcls.backbones import *  # added by: python -m paddle_attention install\n"
 _MARK = "# added by: python -m paddle_attention install"
@@ -18,7 +21,7 @@ def install(source_tree):
 
     Raises:
         FileNotFoundError: if ``source_tree`` is not a PaddleClas checkout.
-        ValueError: if its list of backbones has an unknown form.
+        ValueError: if its list of backbones has an unknown form, or one of the names already.
         ModuleNotFoundError: if this library cannot be imported from there.
     """
     path, text = _read(source_tree)
@@ -30,6 +33,10 @@ def install(source_tree):
         raise ValueError(f"{path} has no line that starts with {_ANCHOR!r}; nothing was changed")
     while at > 0 and (lines[at - 1].startswith("#") or not lines[at - 1].strip()):
         at -= 1
+    if taken := sorted(set(re.findall(r"\w+", text)) & set(backbones.__all__)):
+        raise ValueError(
+            f"{path} already has {', '.join(taken)}, which would be replaced; nothing was changed"
+        )
     _check_importable(source_tree)
     _write(path, "".join([*lines[:at], _LINE, *lines[at:]]))
     return True

@@ -1,5 +1,6 @@
 """Run one of PaddleClas' own scripts with this library's networks registered."""
 
+import argparse
 import os
 import runpy
 import sys
@@ -7,7 +8,7 @@ import traceback
 
 import paddle
 
-from .bridge import register
+from .bridge import check_config_file, register
 
 
 def run_script(script, arguments):
@@ -17,11 +18,13 @@ def run_script(script, arguments):
 
     Raises:
         FileNotFoundError: if there is no such script, or it is not in a PaddleClas checkout.
+        ValueError: for a mistake in the YAML (``-c``, ``-o``), before the script starts.
     """
     if not os.path.isfile(script):
         raise FileNotFoundError(f"there is no script {script!r}; run this inside a PaddleClas checkout")
     script = os.path.abspath(script)
     register(_checkout(script))
+    _check_yaml(script, arguments)
     _repair_predictor()
     _repair_distributed_evaluation()
     sys.path.insert(0, os.path.dirname(script))
@@ -31,6 +34,21 @@ def run_script(script, arguments):
     except Exception:  # the script's own: show it whole, as Python would
         traceback.print_exc()
         sys.exit(1)
+
+
+def _check_yaml(script, arguments):
+    """Check what PaddleClas' tools will read; its deployment scripts have YAMLs of another kind."""
+    if os.path.basename(os.path.dirname(script)) != "tools":
+        return
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-c", "--config")
+    parser.add_argument("-o", "--override", action="append", default=[])
+    try:
+        options, _ = parser.parse_known_args(arguments)
+    except SystemExit:
+        return  # the script's own parser will say it
+    if options.config and os.path.isfile(options.config):
+        check_config_file(options.config, options.override)
 
 
 def _checkout(script):
