@@ -23,6 +23,7 @@ from paddle import nn
 
 from .naming import did_you_mean
 from .registry import build_attention, check_arguments, get_attention, list_attentions
+from .trial import trial
 
 PLACEMENTS = ("residual", "block", "stage", "pre", "identity")
 _SPEC_KEYS = ("name", "at", "stages", "blocks")
@@ -157,8 +158,8 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
     Raises:
         ValueError: for an unknown mechanism, argument, stage or block, a layer
             whose output is not ``[N, C, H, W]`` (or ``[N, L, C]``, for mechanisms that
-            take tokens), and a placement that matches nothing (the message lists what could be matched). The model is then
-            unchanged.
+            take tokens), and a placement that matches nothing (the message lists what
+            could be matched). The model is then unchanged.
     """
     specs = _parse_specs(attention, at, stages, blocks)
     trace = _trace(model, input_shape)
@@ -203,25 +204,22 @@ def _plan(trace, spec, target):
 
 def _check_calls(trace, done):
     """Raise ValueError unless each attention runs as often as the layer it is on."""
-    calls, handles = collections.Counter(), []
+    calls = collections.Counter()
     layers = {"": trace.model, **dict(trace.model.named_sublayers())}
-    for inserted in done:
-        count = lambda *_, key=inserted.key: calls.update([key])  # noqa: E731
-        handles.append(layers[inserted.key].register_forward_pre_hook(count))
-    try:
+    with trial(trace.model) as handles:
+        for inserted in done:
+
+            def count(layer, inputs, key=inserted.key):
+                calls[key] += 1
+
+            handles.append(layers[inserted.key].register_forward_pre_hook(count))
         again = _run_again(trace, calls)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if again is None:
-        return
-    wrong = [i for i in done if calls[i.key] != sum(call.name == i.layer for call in again.calls)]
-    if not wrong:
-        return
-    raise ValueError(
-        f"layer {wrong[0].layer!r} of {trace.title} runs its sublayers in turn, and with them the attention "
-        f"put on it ({calls[wrong[0].key]} times in all); choose its last sublayer"
-    )
+    for inserted in done if again else ():
+        if calls[inserted.key] != again.count(inserted.layer):
+            raise ValueError(
+                f"layer {inserted.layer!r} of {trace.title} runs its sublayers in turn, and with them the "
+                f"attention put on it ({calls[inserted.key]} times in all); choose its last sublayer"
+            )
 
 
 def _run_again(trace, calls):
@@ -669,6 +667,25 @@ class _Trace:
                 nodes.append(node)
         return nodes
 
+    def release(self):
+        """Free what the gradient graph holds; its nodes stay to be read.
+
+        ``Tensor.grad_fn`` returns a reference that Paddle never gives back: without this, the
+        weights would outlive the network. Going backward lets go of them.
+        """
+        roots, visited = [], set()
+        for tensor, node in reversed(self._tensors):
+            if node.node_ptr() not in visited:
+                roots.append(tensor)
+            pending = [node]
+            while pending:
+                node = pending.pop()
+                if node.node_ptr() not in visited:
+                    visited.add(node.node_ptr())
+                    pending.extend(_operands(node))
+        with contextlib.suppress(Exception):  # an operator of the network without a gradient
+            paddle.autograd.backward(roots)
+
     # reading
 
     def innermost(self, name, spec):
@@ -682,7 +699,7 @@ class _Trace:
             if not children or children[0 if spec.before(name) else -1] not in self.order:
                 break
             child = children[0 if spec.before(name) else -1]
-            if self._count(child) != self._count(name):
+            if self.count(child) != self.count(name):
                 raise ValueError(
                     f"the chain {name!r} of {self.title} ends in {child!r}, which runs elsewhere, too; "
                     "choose another layer"
@@ -690,7 +707,8 @@ class _Trace:
             name = child
         return name
 
-    def _count(self, name):
+    def count(self, name):
+        """How often layer ``name`` ran."""
         return sum(call.name == name for call in self.calls)
 
     def channels(self, name, spec):
@@ -931,24 +949,32 @@ def _trace(model, input_shape):
     )
 
 
+@contextlib.contextmanager
+def _no_weight_gradients(model):
+    """The gradients that parameters have are none of a trial's business."""
+    trained = [p for p in model.parameters() if not p.stop_gradient]
+    try:
+        for parameter in trained:
+            parameter.stop_gradient = True
+        yield
+    finally:
+        for parameter in trained:
+            parameter.stop_gradient = False
+
+
 def _run_trace(model, input_shape):
-    training = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), paddle.float32)
     trace = _Trace(model, input_shape, dtype)
-    handles = []
-    try:
-        model.eval()
+    with trial(model) as handles:
         for name, layer in trace.layers.items():
             handles.append(layer.register_forward_pre_hook(lambda _, x, name=name: trace.enter(name, x)))
             layer._forward_pre_hooks.move_to_end(handles[-1]._hook_id, last=False)
             handles.append(layer.register_forward_post_hook(lambda _, x, y: trace.leave(y)))
         x = paddle.full([1, *input_shape], 0.5, dtype=dtype)
         x.stop_gradient = False
-        with paddle.enable_grad():
-            model(x * 1.0)  # a leaf has no graph node; its multiple has
-    finally:
-        for handle in handles:
-            handle.remove()
-        for layer, mode in training:
-            layer.training = mode
+        with _no_weight_gradients(model), paddle.enable_grad():
+            try:
+                model(x * 1.0)  # a leaf has no graph node; its multiple has
+            finally:
+                trace.release()
     return trace

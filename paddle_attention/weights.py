@@ -105,10 +105,10 @@ def read_file(path):
 def set_weights(network, state, source, skip_attention=False, skip_classifier=False):
     """Like :func:`load_weights`, for a dict; ``source`` names it in messages."""
     own = network.state_dict()
-    if not all(isinstance(k, str) and hasattr(v, "shape") for k, v in state.items()):
-        wrong = next(k for k, v in state.items() if not isinstance(k, str) or not hasattr(v, "shape"))
-        raise ValueError(f"{source} is not a state_dict: its entry {wrong!r} is no tensor")
-    last_layer = list(own)[-1].rpartition(".")[0] if own else ""
+    for key, value in state.items():
+        if not isinstance(key, str) or not hasattr(value, "shape"):
+            raise ValueError(f"{source} is not a state_dict: its entry {key!r} is no tensor")
+    last_layer = _last_layer(own)
     missing = [k for k in own if k not in state]
     unexpected = [k for k in state if k not in own]
     mismatched = [k for k in own if k in state and list(own[k].shape) != list(state[k].shape)]
@@ -145,9 +145,14 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
 
 def own_parts(network):
     """Prefixes of the state_dict keys of all that is not the backbone: attention and the last layer."""
-    keys = list(network.state_dict())
-    attention = {k[: m.end()] for k in keys if (m := _ATTENTION_KEY.search(k))}
-    return (*sorted(attention), *_replacing(network), f"{keys[-1].rpartition('.')[0]}.")
+    state = network.state_dict()
+    attention = {k[: m.end()] for k in state if (m := _ATTENTION_KEY.search(k))}
+    return (*sorted(attention), *_replacing(network), f"{_last_layer(state)}.")
+
+
+def _last_layer(state):
+    """Name of the layer that has the last keys: the classifier, if the network has one."""
+    return next(reversed(state), "").rpartition(".")[0]
 
 
 def _replacing(network):
@@ -209,13 +214,16 @@ def save_files(values):
             os.unlink(left)
 
 
-def write_atomically(path, write):
-    """Let ``write(file)`` write ``path`` under a temporary name, which it then replaces in one step."""
+def write_atomically(path, write, mode=None):
+    """Let ``write(file)`` write ``path`` under a temporary name, which it then replaces in one step.
+
+    ``mode`` are its rights, by default those of a new file.
+    """
     temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             write(file)
-        _finish(temporary)
+        _finish(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -230,10 +238,12 @@ def _temporary(path):
     return temporary
 
 
-def _finish(temporary):
-    """Bring the file to the disk, with the rights a new file has."""
+def _finish(temporary, mode=None):
+    """Bring the file to the disk, with ``mode`` or the rights a new file has."""
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(temporary, 0o666 & ~umask)
+    if mode is None:
+        umask = os.umask(0)
+        os.umask(umask)
+        mode = 0o666 & ~umask
+    os.chmod(temporary, mode)

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.append(str(ROOT / "tools"))
 
 
 class Workspace:
@@ -37,6 +38,11 @@ class Workspace:
         if check and done.returncode:
             pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout[-4000:]}")
         return done
+
+    def launch(self, *command, **options):
+        """Run ``python command`` in two processes, with Paddle's launcher."""
+        launcher = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "launch_log")
+        return self.run(*launcher, *command, **options)
 
     def tool(self, name, config, *overrides, check=True, **environment):
         """Run ``tools/<name>.py -c config -o override...``."""

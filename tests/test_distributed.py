@@ -1,6 +1,5 @@
 """Training in two processes on the CPU: the same result as in one, and the same on every rank."""
 
-import os
 import re
 import shutil
 import sys
@@ -9,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from paddleclas_home import ENVIRONMENT, HOME, needs_paddleclas
 
 from paddle_attention.weights import read_state_dict
 
 ROOT = Path(__file__).parent.parent
-HOME = os.environ.get("PADDLECLAS_HOME")
-OLD = HOME and not (Path(HOME) / "ppcls/utils/amp.py").exists()
-LAUNCH = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2")
 # Without batch normalisation, so that a batch of 16 is 2 batches of 8; attention on tokens.
 TRANSFORMER = {
     "name": "AttentionNet",
@@ -68,7 +65,7 @@ def test_two_processes_are_one_of_twice_the_batch(workspace):
     tool = ROOT / "tools" / "train.py"
     log = workspace.run(tool, "-c", settings(workspace, "single", TRANSFORMER, 16, 20)).stdout
     path = settings(workspace, "double", TRANSFORMER, 8, 20)
-    done = workspace.run(*LAUNCH, "--log_dir", "log_double", tool, "-c", path, OMP_NUM_THREADS="1")
+    done = workspace.launch(tool, "-c", path, OMP_NUM_THREADS="1")
     assert "Iter: 0/20]" in done.stdout
     first, *_, average = (float(x) for x in re.findall(r"\[Train\].*?CELoss: ([\d.]+)", log))
     assert average < 0.95 * first  # it has learnt
@@ -96,7 +93,7 @@ def test_ranks_agree(workspace):
     script = workspace.path / "ranks.py"
     script.write_text(RANKS)
     path = settings(workspace, "ranks", RESNET, 8, 20)
-    workspace.run(*LAUNCH, "--log_dir", "log_ranks", script, path, OMP_NUM_THREADS="1")
+    workspace.launch(script, path, OMP_NUM_THREADS="1")
     first, second = (dict(np.load(workspace.path / f"ranks_{rank}.npz")) for rank in (0, 1))
     statistics = [k for k in first if k.endswith(("_mean", "_variance"))]
     assert all(np.array_equal(first[k], second[k]) for k in first if k not in statistics)
@@ -105,15 +102,14 @@ def test_ranks_agree(workspace):
     assert any(not np.array_equal(first[k], second[k]) for k in statistics)
 
 
-@pytest.mark.skipif(not HOME, reason="PADDLECLAS_HOME names no PaddleClas source tree")
 @pytest.mark.slow
-def test_paddleclas_in_two_processes(workspace):
+@pytest.mark.parametrize("home", [pytest.param(HOME, marks=needs_paddleclas)], ids=["PADDLECLAS_HOME"])
+def test_paddleclas_in_two_processes(workspace, home):
     """The same with PaddleClas' own engine, started by this library."""
-    flags = {"FLAGS_set_to_1d": "1"} if OLD else {}
     command = shutil.which("paddle_attention", path=str(Path(sys.executable).parent))
-    script = (command, "run", f"{HOME}/tools/train.py", "-c")
+    script = (command, "run", f"{home}/tools/train.py", "-c")
     single = settings(workspace, "single_theirs", TRANSFORMER, 16, 20)
-    workspace.run("-m", "paddle_attention", *script[1:], single, **flags)
+    workspace.run("-m", "paddle_attention", *script[1:], single, **ENVIRONMENT)
     double = settings(workspace, "double_theirs", TRANSFORMER, 8, 20)
-    workspace.run(*LAUNCH, "--log_dir", "log_theirs", *script, double, OMP_NUM_THREADS="1", **flags)
+    workspace.launch(*script, double, OMP_NUM_THREADS="1", **ENVIRONMENT)
     assert farthest(weights(workspace, "single_theirs"), weights(workspace, "double_theirs")) < 1e-4

@@ -1,4 +1,5 @@
 import copy
+import gc
 
 import numpy as np
 import paddle
@@ -893,3 +894,30 @@ def test_layer_names_with_dots_at_their_end():
     (done,) = insert_attention(model, "SE")
     assert done.layer == "_blocks.0..bn2"
     assert done.key + ".fc1.weight" in model.state_dict()
+
+
+def test_networks_are_freed():
+    """What the trial run reads must not keep the weights alive, nor what gradients there were."""
+
+    def allocated():
+        gc.collect()
+        return paddle.base.core.host_memory_stat_current_value("Allocated", 0)
+
+    def insert(**arguments):
+        model = resnet18()
+        model.fc.weight.grad = paddle.ones([512, 1000])
+        try:
+            insert_attention(model, "SE", **arguments)
+        except ValueError:
+            assert arguments
+        trained = [p for p in model.parameters() if not p.stop_gradient]
+        assert len(trained) == 62 + (0 if arguments else 32)
+        assert [p.grad is not None for p in trained].count(True) == 1
+        assert float(model.fc.weight.grad.sum()) == 512000
+
+    insert()
+    before = allocated()
+    insert()
+    insert(at="nothing")
+    insert(input_shape=[3, 2, 2, 2])
+    assert allocated() - before < 1 << 20

@@ -1,8 +1,10 @@
 """The named networks, their backbones, strides, and the count of their parameters and multiply-adds."""
 
-import importlib.util
 from pathlib import Path
 
+import backbone_matrix
+import complexity
+import make_configs
 import numpy as np
 import paddle
 import pytest
@@ -12,18 +14,9 @@ from paddle.vision.models import densenet121, mobilenet_v1, resnet18, resnet50
 
 from paddle_attention import SEBlock, get_attention, insert_attention, list_networks, ppcls
 from paddle_attention.analysis import COUNTINGS, PUBLISHED, count_complexity
-from paddle_attention.deploy import export_inference_model
 from paddle_attention.networks import BACKBONES, get_network, set_output_stride, stride_in_1x1
 
 ROOT = Path(__file__).parent.parent
-
-
-def tool(name):
-    """A script of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def build(name, **options):
@@ -81,8 +74,7 @@ def test_presets_run(arch, name):
 
 def test_every_network_has_its_yaml():
     """ppcls_configs/ImageNet is what the tool writes: one file for each network, no other."""
-    configs = tool("make_configs")
-    paths = {configs.path(name): configs.content(name) for name in list_networks()}
+    paths = {make_configs.path(name): make_configs.content(name) for name in list_networks()}
     assert {str(p) for p in (ROOT / "ppcls_configs" / "ImageNet").rglob("*.yaml")} == set(paths)
     for path, text in paths.items():
         assert Path(path).read_text(encoding="utf-8") == text, path
@@ -303,14 +295,14 @@ FIRM = [
 
 @pytest.mark.parametrize("entry", FIRM, ids=[f"{p.paper}-{p.title}" for p in FIRM])
 def test_published_numbers(arch, entry):
-    found = tool("complexity").measure(entry.arch, entry.size)
+    found = complexity.measure(entry.arch, entry.size)
     assert entry.agrees(found) == (True, True), entry.scaled(found)
 
 
 def test_document_has_the_measured_rows(arch):
     """A few rows of docs/networks.md, measured again."""
     document = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-    published, networks = tool("complexity").tables(FIRM[:2], ["SE_ResNet50", "Coord_MobileNetV2"])
+    published, networks = complexity.tables(FIRM[:2], ["SE_ResNet50", "Coord_MobileNetV2"])
     rows = published.splitlines()[4:] + networks.splitlines()[2:]
     assert len(rows) == 4
     for row in rows:
@@ -352,7 +344,7 @@ def test_dilation_tries_several_image_sizes():
 def test_document_is_current(arch):
     """Both tables, whole."""
     document = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-    for text in tool("complexity").tables():
+    for text in complexity.tables():
         assert text in document
 
 
@@ -387,26 +379,11 @@ def test_matrix_goal():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_networks())
-def test_presets_export(arch, name, tmp_path):
-    model, size = build(name, class_num=10), size_for(name)
-    for layer in model.sublayers():  # see tools/backbone_matrix.py
-        if hasattr(layer, "_momentum") and hasattr(layer, "_mean"):
-            layer._momentum = 0.5
-    model.train()
-    with paddle.no_grad():
-        model(image(4, size))
-    model.eval()
-    matrix = tool("backbone_matrix")
-    matrix.vary_constants(model.state_dict())
-    export_inference_model(
-        model,
-        str(tmp_path),
-        [3, size, size],
-        softmax=False,
-        batch_sizes=(2,),
-        tolerance=matrix.tolerance(model, [3, size, size]),
-        report=print,
-    )
+def test_presets_export(arch, name):
+    model, shape = build(name, class_num=10), [3, size_for(name), size_for(name)]
+    backbone_matrix.train_step(model, shape)
+    backbone_matrix.vary_constants(model.state_dict())
+    backbone_matrix.export(model, shape)
 
 
 def test_insertion_does_not_need_paddleclas_classes():

@@ -4,26 +4,19 @@
 wheel) needs Paddle 2; HEAD runs on Paddle 2 and 3.
 """
 
-import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
-import paddle
 import pytest
 import yaml
+from paddleclas_home import ENVIRONMENT, HOME, OLD, needs_paddleclas
+from verify_paddleclas import averages, classes_inferred, classes_predicted, deploy_config
 
 ROOT = Path(__file__).parent.parent
-HOME = os.environ.get("PADDLECLAS_HOME")
-OLD = HOME and not (Path(HOME) / "ppcls/utils/amp.py").exists()
 
-pytestmark = [
-    pytest.mark.skipif(not HOME, reason="PADDLECLAS_HOME names no PaddleClas source tree"),
-    pytest.mark.skipif(bool(OLD) and paddle.__version__ >= "3", reason="this PaddleClas needs Paddle 2"),
-]
-# Old PaddleClas wants losses of shape [1].
-ENVIRONMENT = {"FLAGS_set_to_1d": "1"} if OLD else {}
+pytestmark = needs_paddleclas
 
 
 @pytest.fixture(scope="module", params=["se", "cbam"])
@@ -54,16 +47,9 @@ def checkpoint(config, name="latest"):
     return str(directory / config["Arch"]["name"] / name if OLD else directory / name)
 
 
-def averages(text):
-    """``{name: value}`` of the last evaluation."""
-    line = [x for x in text.splitlines() if "[Eval]" in x and "[Avg]" in x][-1]
-    return {k: float(v) for k, v in re.findall(r"(\w+): ([\d.]+)", line.split("[Avg]")[1])}
-
-
-def classes(text):
-    """``{file: best class}`` of PaddleClas' and our inference."""
-    found = re.findall(r"'class_ids': \[(\d+)[^}]*?'file_name': '([^']+)'", text)
-    return {name: int(number) for number, name in found}
+def predicted(text):
+    """``{file: best class}`` as this library's tools/predict.py prints them."""
+    return {k: int(v) for k, v in re.findall(r"^(?:\S*/)?(\S+\.bmp): digit_(\d) ", text, re.M)}
 
 
 def ways(workspace, way):
@@ -115,18 +101,13 @@ def test_paddleclas_own_tools(workspace, run, way, installed):
     assert abs(ours["loss"] - theirs["loss"]) <= 1.1e-5
 
     images = "Infer.infer_imgs=./dataset/digits/4"
-    assert classes(call("infer", path, weights, images).stdout) == classes(
-        workspace.tool("infer", path, weights, images).stdout
-    )
+    inferred = classes_inferred(workspace.tool("infer", path, weights, images).stdout)
+    assert classes_inferred(call("infer", path, weights, images).stdout) == inferred
     directory = workspace.path / config["Global"]["save_inference_dir"]
     shutil.rmtree(directory, ignore_errors=True)
     call("export_model", path, weights)
     assert (directory / "inference.pdiparams").exists()
-    predicted = workspace.tool("predict", path, images).stdout
-    found = dict(re.findall(r"^(\S+\.bmp): digit_(\d) ", predicted, re.M))
-    assert {k: int(v) for k, v in found.items()} == classes(
-        workspace.tool("infer", path, weights, images).stdout
-    )
+    assert predicted(workspace.tool("predict", path, images).stdout) == inferred
 
 
 def test_their_engine_evaluates_our_checkpoints(workspace, run):
@@ -158,43 +139,20 @@ def test_deploy_predict_cls(workspace, run):
         f"Global.save_inference_dir={target}",
     )
     images = workspace.path / "dataset/digits/5"
-    settings = {
-        "Global": {
-            "infer_imgs": str(images),
-            "inference_model_dir": str(target),
-            "batch_size": 1,
-            "use_gpu": False,
-            "enable_mkldnn": True,
-            "cpu_num_threads": 2,
-            "enable_benchmark": False,
-            "use_fp16": False,
-            "ir_optim": True,
-            "use_tensorrt": False,
-            "gpu_mem": 8000,
-            "enable_profile": False,
-        },
-        "PreProcess": {
-            "transform_ops": [
-                {"ResizeImage": {"size": 32}},
-                {"NormalizeImage": {**config["Infer"]["transforms"][2]["NormalizeImage"], "channel_num": 3}},
-                {"ToCHWImage": None},
-            ]
-        },
-        "PostProcess": {
-            "main_indicator": "Topk",
-            "Topk": {"topk": 3, "class_id_map_file": str(workspace.path / "dataset/digits/label_list.txt")},
-        },
-    }
-    settings["PreProcess"]["transform_ops"][1]["NormalizeImage"]["scale"] = 0.00392157
+    normalise = config["Infer"]["transforms"][2]["NormalizeImage"]
+    settings = deploy_config(str(images), str(target), 32, normalise)
+    settings["PostProcess"]["Topk"]["class_id_map_file"] = str(
+        workspace.path / "dataset/digits/label_list.txt"
+    )
     settings_file = workspace.path / "deploy.yaml"
     settings_file.write_text(yaml.safe_dump(settings))
     script = (f"{HOME}/deploy/python/predict_cls.py", "-c", settings_file)
     if not OLD:  # HEAD's script needs repairs, on Paddle 2 and 3 other ones
         script = ("-m", "paddle_attention", "run", *script)
     done = workspace.run(*script, **ENVIRONMENT)
-    theirs = dict(re.findall(r"(\d{4}\.bmp):?\s+.*?class id\(s\): \[(\d+)", done.stdout))
+    theirs = classes_predicted(done.stdout)
     overrides = (f"Global.save_inference_dir={target}", f"Infer.infer_imgs={images}")
-    ours = dict(re.findall(r"(\d{4}\.bmp): digit_(\d) ", workspace.tool("predict", path, *overrides).stdout))
+    ours = predicted(workspace.tool("predict", path, *overrides).stdout)
     assert len(theirs) == len(ours) > 170
     assert theirs == ours
 
@@ -204,9 +162,8 @@ def test_two_processes(workspace, run):
     """PaddleClas' own training and evaluation under Paddle's launcher, on the CPU."""
     path, config = run
     command = shutil.which("paddle_attention", path=str(Path(sys.executable).parent))
-    launch = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "launch_log")
-    done = workspace.run(
-        *launch, command, "run", f"{HOME}/tools/train.py", "-c", path, "-o", "Global.epochs=1", **ENVIRONMENT
+    done = workspace.launch(
+        command, "run", f"{HOME}/tools/train.py", "-c", path, "-o", "Global.epochs=1", **ENVIRONMENT
     )
     assert "top1" in averages(done.stdout)
     weights = f"Global.pretrained_model={checkpoint(config)}"

@@ -152,8 +152,7 @@ def test_two_processes(workspace, trained):
     """Data-parallel training on the CPU, evaluated on all images just once."""
     config, directory, _ = trained
     options = [w for o in (*small(directory + "_2"), "Global.epochs=1") for w in ("-o", o)]
-    launch = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", directory + "_log")
-    log = workspace.run(*launch, ROOT / "tools/train.py", "-c", config, *options).stdout
+    log = workspace.launch(ROOT / "tools/train.py", "-c", config, *options).stdout
     single = workspace.tool(
         "eval", config, *small(directory), f"Global.pretrained_model={directory}_2/latest"
     ).stdout

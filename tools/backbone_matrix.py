@@ -17,6 +17,8 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from _document import table, write  # noqa: E402
+
 from paddle_attention.cli.main import set_threads  # noqa: E402
 
 MECHANISMS = {
@@ -159,7 +161,10 @@ def outputs(value):
 
 
 def train_step(model, shape):
-    """Forward and backward in train mode, which sets the statistics; returns the names of attention parameters without a gradient."""
+    """Forward and backward in train mode, which sets the statistics.
+
+    Returns the names of attention parameters without a gradient.
+    """
     import numpy as np
     import paddle
 
@@ -204,10 +209,27 @@ def tolerance(model, shape):
     return max(1e-4, min(10 * float(response), 1e-2))
 
 
+def export(model, shape, onednn=(True, False)):
+    """Export the network to a directory of no duration, and compare; raises ValueError where it differs."""
+    from paddle_attention.deploy import export_inference_model
+
+    model.eval()
+    with tempfile.TemporaryDirectory() as directory:
+        export_inference_model(
+            model,
+            directory,
+            shape,
+            softmax=False,
+            batch_sizes=(2,),
+            tolerance=tolerance(model, shape),
+            onednn=onednn,
+            report=lambda line: None,
+        )
+
+
 def check(family, mechanisms, onednn):
     """``{mechanism: 'ok' or the reason}`` of one family, and how many layers attend."""
     from paddle_attention import ppcls
-    from paddle_attention.deploy import export_inference_model
 
     ppcls.register()
     ppcls.init_logger()
@@ -232,18 +254,7 @@ def check(family, mechanisms, onednn):
             missing = train_step(model, shape)
             assert not missing, f"no gradient reaches {missing[0]}"
             stage = "export"
-            model.eval()
-            with tempfile.TemporaryDirectory() as directory:
-                export_inference_model(
-                    model,
-                    directory,
-                    shape,
-                    softmax=False,
-                    batch_sizes=(2,),
-                    tolerance=tolerance(model, shape),
-                    onednn=(True, False) if onednn else (False,),
-                    report=lambda line: None,
-                )
+            export(model, shape, (True, False) if onednn else (False,))
             cells[title] = "ok"
         except Exception as error:  # whatever it is, it is the cell's content
             cells[title] = f"{stage}: {reason(error)}"
@@ -269,10 +280,9 @@ def run(family, mechanisms):
     return result
 
 
-def table(results, names):
+def document(results, names):
     """The Markdown text: counts, the table, the reasons."""
-    rows = ["| family | network | at | layers | " + " | ".join(names) + " |", "|---" * (4 + len(names)) + "|"]
-    notes = []
+    rows, notes = [], []
     for family, result in results.items():
         network, _, _, at = FAMILIES[family]
         cells = []
@@ -287,7 +297,7 @@ def table(results, names):
             if result["note"] not in notes:
                 notes.append(result["note"])
             family += f" ({notes.index(result['note']) + 1})"
-        rows.append(f"| {family} | {network} | `{at}` | {result['places']} | {' | '.join(cells)} |")
+        rows.append([family, network, f"`{at}`", result["places"], *cells])
     counts = {n: sum(r["cells"].get(n) == "ok" for r in results.values()) for n in names}
     gates = [n for n in GATES if n in names]
     all_gates = sum(all(r["cells"].get(n) == "ok" for n in gates) for r in results.values())
@@ -295,18 +305,10 @@ def table(results, names):
         f"{len(results)} families; ok: " + ", ".join(f"{n} {c}" for n, c in counts.items()) + ".",
         f"{' / '.join(gates)} all ok: {all_gates}.",
         "",
+        table(["family", "network", "at", "layers", *names], rows),
+        "",
     ]
-    return "\n".join([*head, *rows, "", *(f"({i}) {note}" + "  " for i, note in enumerate(notes, 1)), ""])
-
-
-def write(path, text):
-    """Put ``text`` between the markers of a document."""
-    begin, end = "<!-- backbone matrix -->\n", "<!-- end of backbone matrix -->"
-    with open(path, encoding="utf-8") as file:
-        old = file.read()
-    before, _, rest = old.partition(begin)
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(before + begin + "\n" + text + "\n" + end + rest.partition(end)[2])
+    return "\n".join([*head, *(f"({i}) {note}  " for i, note in enumerate(notes, 1))])
 
 
 def main():
@@ -351,10 +353,10 @@ def main():
     if options.results:
         with open(options.results, "w", encoding="utf-8") as file:
             json.dump(results, file)
-    text = table(results, mechanisms)
+    text = document(results, mechanisms)
     print(text)
     if options.write:
-        write(options.write, text)
+        write(options.write, {"backbone matrix": text})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from _document import table, write  # noqa: E402
+
 from paddle_attention.cli.main import set_threads  # noqa: E402
 
 
@@ -43,12 +45,6 @@ def published_row(entry):
     units = [", 2^20 and 2^30"] * entry.binary + [", with statistics"] * entry.statistics
     notes = "; ".join([entry.counting + "".join(units), *options])
     return [f"{entry.paper}, {entry.table}", entry.title, f"`{yaml}`", *cells, notes, remark], agrees
-
-
-def table(header, rows):
-    """Markdown."""
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
 def tables(published=None, names=None):
@@ -93,21 +89,6 @@ def tables(published=None, names=None):
     return "\n".join(text), table(["network", "backbone", "options", "M params", "GFLOPs"], rows)
 
 
-MARKERS = ("published", "networks")
-
-
-def write(path, texts):
-    """Put the texts between their markers in a document."""
-    with open(path, encoding="utf-8") as file:
-        document = file.read()
-    for marker, text in zip(MARKERS, texts, strict=True):
-        begin, end = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->"
-        before, _, rest = document.partition(begin)
-        document = before + begin + "\n" + text + "\n\n" + end + rest.partition(end)[2]
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(document)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", metavar="FILE", help="the document to put the tables into")
@@ -116,7 +97,7 @@ def main():
     texts = tables()
     print("\n\n".join(texts))
     if options.write:
-        write(options.write, texts)
+        write(options.write, dict(zip(("published", "networks"), texts, strict=True)))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 import tempfile
 
 import yaml
+from _document import table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -145,11 +146,52 @@ def config(name, data, directory, classes):
 
 
 def averages(text):
-    """The numbers of the last evaluation in a log."""
+    """``{name: number}`` of the last evaluation in a log."""
     lines = [line for line in text.splitlines() if "[Eval]" in line and "[Avg]" in line]
     if not lines:
         raise Step("no evaluation in the log")
-    return re.findall(r"(\w+): ([\d.]+|nan)", lines[-1].split("[Avg]")[1])
+    numbers = re.findall(r"(\w+): ([\d.]+|nan)", lines[-1].split("[Avg]")[1])
+    return {name: float(number) for name, number in numbers}
+
+
+def classes_inferred(text):
+    """``{file: best class}`` as tools/infer.py prints them."""
+    pairs = re.findall(r"'class_ids': \[(\d+)[^}]*?'file_name': '([^']+)'", text)
+    return {os.path.basename(file): int(number) for number, file in pairs}
+
+
+def classes_predicted(text):
+    """``{file: best class}`` as deploy/python/predict_cls.py prints them."""
+    pairs = re.findall(r"(\S+\.\w{3}):?\s+.*?class id\(s\): \[(\d+)", text)
+    return {file: int(number) for file, number in pairs}
+
+
+def deploy_config(images, model, size, normalise):
+    """PaddleClas' YAML for deploy/python/predict_cls.py."""
+    return {
+        "Global": {
+            "infer_imgs": images,
+            "inference_model_dir": model,
+            "batch_size": 1,
+            "use_gpu": False,
+            "enable_mkldnn": True,
+            "cpu_num_threads": 1,
+            "enable_benchmark": False,
+            "use_fp16": False,
+            "ir_optim": True,
+            "use_tensorrt": False,
+            "gpu_mem": 8000,
+            "enable_profile": False,
+        },
+        "PreProcess": {
+            "transform_ops": [
+                {"ResizeImage": {"size": size}},
+                {"NormalizeImage": {**normalise, "scale": 0.00392157, "channel_num": 3}},
+                {"ToCHWImage": None},
+            ]
+        },
+        "PostProcess": {"main_indicator": "Topk", "Topk": {"topk": 1, "class_id_map_file": None}},
+    }
 
 
 class Tree:
@@ -192,39 +234,14 @@ class Tree:
         return "/".join([settings["output_dir"], *(["AttentionNet"] if self.old else []), name])
 
 
-def predict(tree, settings, classes):
+def predict(tree, settings):
     """Classify with ``deploy/python/predict_cls.py``; returns ``{file: class}``."""
-    target = settings["save_inference_dir"]
-    deploy = {
-        "Global": {
-            "infer_imgs": f"{tree.directory}/images",
-            "inference_model_dir": target,
-            "batch_size": 1,
-            "use_gpu": False,
-            "enable_mkldnn": True,
-            "cpu_num_threads": 1,
-            "enable_benchmark": False,
-            "use_fp16": False,
-            "ir_optim": True,
-            "use_tensorrt": False,
-            "gpu_mem": 8000,
-            "enable_profile": False,
-        },
-        "PreProcess": {
-            "transform_ops": [
-                {"ResizeImage": {"size": 64}},
-                {"NormalizeImage": {**NORMALISE, "scale": 0.00392157, "channel_num": 3}},
-                {"ToCHWImage": None},
-            ]
-        },
-        "PostProcess": {"main_indicator": "Topk", "Topk": {"topk": 1, "class_id_map_file": None}},
-    }
-    path = f"{target}/deploy.yaml"
+    model = settings["save_inference_dir"]
+    path = f"{model}/deploy.yaml"
     with open(path, "w", encoding="utf-8") as file:
-        yaml.safe_dump(deploy, file)
+        yaml.safe_dump(deploy_config(f"{tree.directory}/images", model, 64, NORMALISE), file)
     script = ("deploy/python/predict_cls.py", "-c", path)
-    text = tree.run(*(script if tree.old else ("-m", "paddle_attention", "run", *script)))
-    return dict(re.findall(r"(\S+\.\w{3}):?\s+.*?class id\(s\): \[(\d+)", text))
+    return classes_predicted(tree.run(*(script if tree.old else ("-m", "paddle_attention", "run", *script))))
 
 
 def check(name, tree, data, classes):
@@ -255,9 +272,7 @@ def check(name, tree, data, classes):
             raise Step(f"{got} after a training that ended with {found['eval']}")
 
     def infer():
-        text = tree.tool("infer", path, f"Global.pretrained_model={latest}")
-        pairs = re.findall(r"'class_ids': \[(\d+)[^}]*?'file_name': '([^']+)'", text)
-        found["infer"] = {os.path.basename(file): number for number, file in pairs}
+        found["infer"] = classes_inferred(tree.tool("infer", path, f"Global.pretrained_model={latest}"))
         if len(found["infer"]) != 8:
             raise Step(f"{len(found['infer'])} of 8 images")
 
@@ -267,7 +282,7 @@ def check(name, tree, data, classes):
             raise Step("no inference.pdiparams")
 
     def predict_cls():
-        got = predict(tree, settings, classes)
+        got = predict(tree, settings)
         if got != found["infer"]:
             raise Step(f"{got}, not {found['infer']}"[:200])
 
@@ -309,13 +324,12 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
             jobs = pool.map(lambda name: check(name, tree, data, classes), names)
             for name, cells in zip(names, jobs, strict=True):
-                rows.append(f"| {name} | " + " | ".join(cells[step] for step in STEPS) + " |")
+                rows.append([name, *(cells[step] for step in STEPS)])
                 good += sum(cell == "ok" for cell in cells.values())
-                print(rows[-1], file=sys.stderr, flush=True)
+                print(*rows[-1], file=sys.stderr, flush=True)
         kind = "before 2.4" if tree.old else "from 2.4"
         print(f"Paddle {paddle.__version__}, PaddleClas {kind}: {good} of {len(rows) * len(STEPS)} ok\n")
-        print("| mechanism | " + " | ".join(STEPS) + " |\n" + "|---" * (len(STEPS) + 1) + "|")
-        print("\n".join(rows))
+        print(table(["mechanism", *STEPS], rows))
 
 
 if __name__ == "__main__":

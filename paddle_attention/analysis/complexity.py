@@ -8,6 +8,7 @@ import paddle
 from paddle import _C_ops
 
 from ..layers._common import AttentionLayer
+from ..trial import trial
 
 
 def _macs(work):
@@ -137,9 +138,15 @@ _METHODS = {
     "__radd__": ("add", _written),
     "__matmul__": ("matmul", _product),
 }
-# What a kind counts besides: products with constants and additions of biases are no work of their own.
+
+
+def _are_maps(x, y):
+    return all(isinstance(value, paddle.Tensor) and len(value.shape) >= 3 for value in (x, y))
+
+
+# When a kind counts: products with constants and additions of biases are no work of their own.
 _COUNTED_IF = {
-    "multiply": lambda x, y: _are_maps(x, y),
+    "multiply": _are_maps,
     "add": lambda x, y: _are_maps(x, y) and x.shape == y.shape,
 }
 
@@ -182,10 +189,6 @@ def _counting(work, inside):
             setattr(owner, name, function)
 
 
-def _are_maps(x, y):
-    return all(isinstance(value, paddle.Tensor) and len(value.shape) >= 3 for value in (x, y))
-
-
 def count_complexity(network, input_shape=(3, 224, 224)):
     """Run ``network`` once on one image and count.
 
@@ -196,21 +199,14 @@ def count_complexity(network, input_shape=(3, 224, 224)):
     Returns:
         :class:`Complexity`.
     """
-    training = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
-    network.eval()
-    work, inside, handles = {}, [], []
-    for layer in network.sublayers(include_self=True):
-        if isinstance(layer, AttentionLayer):
-            handles.append(layer.register_forward_pre_hook(lambda *_: inside.append(1)))
-            handles.append(layer.register_forward_post_hook(lambda *_: inside.pop() and None))
-    try:
+    work, inside = {}, []
+    with trial(network) as handles:
+        for layer in network.sublayers(include_self=True):
+            if isinstance(layer, AttentionLayer):
+                handles.append(layer.register_forward_pre_hook(lambda *_: inside.append(1)))
+                handles.append(layer.register_forward_post_hook(lambda *_: inside.pop() and None))
         with paddle.no_grad(), _counting(work, inside):
             network(paddle.zeros([1, *input_shape]))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for layer, mode in training:
-            layer.training = mode
     params = sum(int(p.size) for p in network.parameters() if p.trainable)
     # PaddleClas' networks keep their statistics as parameters, others as buffers.
     statistics = sum(

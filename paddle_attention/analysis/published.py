@@ -45,7 +45,7 @@ class Published:
 
     def agrees(self, complexity):
         """``(parameters, multiply-adds)``: whether each, rounded as printed, is the printed number."""
-        pairs = zip((self.params, self.flops), self.scaled(complexity), strict=False)
+        pairs = zip((self.params, self.flops), self.scaled(complexity), strict=True)
         return tuple(printed is None or rounded(value, printed) == printed for printed, value in pairs)
 
 
@@ -56,13 +56,12 @@ def rounded(value, printed):
 
 def _net(name, **options):
     """A preset, or a network of PaddleClas as it is."""
-    if name in list_networks():
-        # PaddleClas' ResNet18 and 34 have a convolution in the first shortcut that the papers' have not.
-        if get_network(name).backbone in ("ResNet18", "ResNet34"):
-            options["use_first_short_conv"] = False
-        return {"name": name, **options}
-    if name in ("ResNet18", "ResNet34"):
+    preset = name in list_networks()
+    if (get_network(name).backbone if preset else name) in ("ResNet18", "ResNet34"):
+        # PaddleClas' have a convolution in the first shortcut that the papers' have not.
         options["use_first_short_conv"] = False
+    if preset:
+        return {"name": name, **options}
     return {"name": "AttentionNet", "backbone": name, "attention": [], **options}
 
 

@@ -8,20 +8,7 @@ network that later papers build on (2.03 G multiply-adds).
 import paddle
 from paddle import nn
 
-
-class ConvBN(nn.Sequential):
-    """Convolution, normalisation, ReLU."""
-
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
-        super().__init__()
-        self.add_sublayer(
-            "conv",
-            nn.Conv2D(
-                in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias_attr=False
-            ),
-        )
-        self.add_sublayer("bn", nn.BatchNorm2D(out_channels))
-        self.add_sublayer("relu", nn.ReLU())
+from ._blocks import ConvBN, without_weights
 
 
 class Inception(nn.Layer):
@@ -106,12 +93,3 @@ class BNInception(nn.Layer):
 def BN_Inception(pretrained=False, use_ssld=False, **kwargs):
     """:class:`BNInception` in PaddleClas' form; there are no published Paddle weights of it."""
     return without_weights("BN_Inception", BNInception(**kwargs), pretrained)
-
-
-def without_weights(name, network, pretrained):
-    """``network``, unless weights are asked for that nobody has published."""
-    if pretrained:
-        raise ValueError(
-            f"{name}: there are no published weights for pretrained=True; give the path of a file"
-        )
-    return network

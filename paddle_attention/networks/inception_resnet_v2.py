@@ -8,7 +8,7 @@ authors' released TensorFlow network (10, 20 and 10 residual modules; 299 x 299 
 import paddle
 from paddle import nn
 
-from .bn_inception import ConvBN, without_weights
+from ._blocks import ConvBN, without_weights
 
 
 class Branches(nn.Layer):

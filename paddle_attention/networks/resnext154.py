@@ -9,7 +9,7 @@ projections of stride 2, (4) dropout of 0.2 before the classifier.
 from paddle import nn
 from paddle.nn import functional as F
 
-from .bn_inception import ConvBN, without_weights
+from ._blocks import ConvBN, without_weights
 
 
 class Bottleneck(nn.Layer):

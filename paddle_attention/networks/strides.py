@@ -9,6 +9,8 @@ import itertools
 import paddle
 from paddle import nn
 
+from ..trial import trial
+
 _POOLS = (nn.AvgPool2D, nn.MaxPool2D)
 
 
@@ -18,8 +20,7 @@ def _pair(value):
 
 def _run(network, size):
     """``(name, layer, input height, output height)`` of each convolution and pooling layer, as they run."""
-    calls, handles = [], []
-    training = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    calls = []
 
     def note(name):
         def hook(layer, inputs, output):
@@ -27,18 +28,12 @@ def _run(network, size):
 
         return hook
 
-    try:
-        network.eval()
+    with trial(network) as handles:
         for name, layer in network.named_sublayers():
             if isinstance(layer, (nn.Conv2D, *_POOLS)):
                 handles.append(layer.register_forward_post_hook(note(name)))
         with paddle.no_grad():
             network(paddle.zeros([1, 3, size, size]))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for layer, mode in training:
-            layer.training = mode
     return calls
 
 

@@ -2,10 +2,11 @@
 
 import os
 import re
+import stat
 import subprocess
 import sys
-import tempfile
 
+from ..weights import write_atomically
 from . import backbones
 
 _LINE = "from paddle_attention.ppcls.backbones import *  # added by: python -m paddle_attention install\n"
@@ -64,18 +65,8 @@ def _read(source_tree):
 
 
 def _write(path, text):
-    """Replace the file in one step, so that it is never half written."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, os.stat(path).st_mode)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    """Replace the file in one step, so that it is never half written, and keep its rights."""
+    write_atomically(path, lambda file: file.write(text.encode()), stat.S_IMODE(os.stat(path).st_mode))
 
 
 def _check_importable(source_tree):
