@@ -26,7 +26,7 @@ from .registry import build_attention, check_arguments, get_attention, list_atte
 from .trial import trial
 
 PLACEMENTS = ("residual", "block", "stage", "pre", "identity")
-_SPEC_KEYS = ("name", "at", "stages", "blocks")
+_SPEC_KEYS = ("name", "at", "stages", "blocks", "before")
 _PROBE_SIZES = (64, 224, 112, 256, 384, 32)
 
 
@@ -35,7 +35,7 @@ class Insertion:
     """One attention layer that was put into a network.
 
     Attributes:
-        layer: dotted name of the layer whose output is transformed.
+        layer: dotted name of the layer whose output (before which: whose input) is transformed.
         key: dotted name of the attention layer itself, the prefix of its state_dict keys;
             the same as ``layer`` where it replaced that.
         attention: registry name of the mechanism.
@@ -126,14 +126,14 @@ def _attention_hooks(layer):
     return [hook for hook in hooks if isinstance(hook, _ApplyAttention)]
 
 
-def insert_attention(model, attention, at=None, stages=None, blocks=None, input_shape=None):
+def insert_attention(model, attention, at=None, stages=None, blocks=None, input_shape=None, before=False):
     """Insert attention into ``model``, in place.
 
     Args:
         model (paddle.nn.Layer): any network that takes one image batch.
         attention: a registry name, a dict such as ``dict(name='SE',
             reduction=16)``, or a list of these, applied in the order written. A
-            dict may also hold its own ``at``, ``stages`` and ``blocks``; every
+            dict may also hold its own ``at``, ``stages``, ``blocks`` and ``before``; every
             other key is an argument of the mechanism.
         at (str, optional): where. ``'residual'`` (default): at the end of the
             residual branch of each block, before the addition. ``'block'``: after each
@@ -151,6 +151,8 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
         input_shape (list of int, optional): ``[C, H, W]`` of the trial run.
             Default: the channels of the first convolution, or 3, and 64 x 64; if the
             network refuses that, 224, 112, 256, 384 and 32.
+        before (bool): put it before the layers that a pattern of names matches: their
+            input is transformed, not their output.
 
     Returns:
         list of :class:`Insertion`, in execution order for each attention.
@@ -161,7 +163,7 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
             take tokens), and a placement that matches nothing (the message lists what
             could be matched). The model is then unchanged.
     """
-    specs = _parse_specs(attention, at, stages, blocks)
+    specs = _parse_specs(attention, at, stages, blocks, before)
     trace = _trace(model, input_shape)
     plan, done = [], []
     for spec in specs:
@@ -394,13 +396,13 @@ def _attach(trace, target, spec, attention):
     while (key := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
         number += 1
     layer.add_sublayer(key, attention)
-    if spec.at == "identity" and spec.before(target) and not _keeps_raw(layer):
+    if spec.at == "identity" and spec.on_input(target) and not _keeps_raw(layer):
         hook = _AttendShortcut(key)
         layer.register_forward_pre_hook(hook)
         start = trace.layers[spec.branches[target]]
         handle = start.register_forward_pre_hook(_SkipAttention(hook))
         start._forward_pre_hooks.move_to_end(handle._hook_id, last=False)  # before attention on the branch
-    elif spec.before(target):
+    elif spec.on_input(target):
         layer.register_forward_pre_hook(_AttendBefore(key))
     else:
         layer.register_forward_post_hook(_ApplyAttention(key))
@@ -423,14 +425,15 @@ class _Spec:
     blocks: tuple | None
     replaces: bool
     path: str
+    before: bool
     branches: dict = field(default_factory=dict)  # for 'identity': blocks to where their branches begin
 
-    def before(self, target):
+    def on_input(self, target):
         """Whether the attention transforms the input of ``target``, not its output."""
-        return self.at == "pre" or target in self.branches
+        return self.before or self.at == "pre" or target in self.branches
 
 
-def _parse_specs(attention, at, stages, blocks):
+def _parse_specs(attention, at, stages, blocks, before):
     items = attention if isinstance(attention, (list, tuple)) else [attention]
     if not items:
         raise ValueError("attention is an empty list; give at least one mechanism")
@@ -438,11 +441,11 @@ def _parse_specs(attention, at, stages, blocks):
     for i, item in enumerate(items):
         path = f"attention.{i}" if isinstance(attention, (list, tuple)) else ""
         with _at_path(path):
-            specs.append(_parse_spec(item, at, stages, blocks, path))
+            specs.append(_parse_spec(item, at, stages, blocks, before, path))
     return specs
 
 
-def _parse_spec(item, at, stages, blocks, path):
+def _parse_spec(item, at, stages, blocks, before, path):
     if isinstance(item, str):
         item = {"name": item}
     if not isinstance(item, Mapping):
@@ -463,6 +466,13 @@ def _parse_spec(item, at, stages, blocks, path):
         raise ValueError(
             f"at={at!r}: {entry.name} takes the place of a convolution; use at='conv' or a pattern"
         )
+    before = item.get("before", before)
+    if not isinstance(before, bool):
+        raise ValueError(f"before must be true or false, but got {before!r}")
+    if before and entry.replaces_conv:
+        raise ValueError(f"before=True: {entry.name} takes the place of a convolution; leave it out")
+    if before and at in PLACEMENTS:
+        raise ValueError(f"before=True goes with a pattern of layer names, but got at={at!r}")
     return _Spec(
         entry.name,
         arguments,
@@ -471,6 +481,7 @@ def _parse_spec(item, at, stages, blocks, path):
         _numbers("blocks", item.get("blocks", blocks), allow_negative=True),
         entry.replaces_conv,
         path,
+        before,
     )
 
 
@@ -696,15 +707,15 @@ class _Trace:
         names = {id(layer): n for n, layer in self.layers.items()}
         while not spec.replaces and type(self.layers[name]).forward is nn.Sequential.forward:
             children = [names[id(x)] for x in self.layers[name]._sub_layers.values() if id(x) in names]
-            if not children or children[0 if spec.before(name) else -1] not in self.order:
+            edge, verb = (0, "begins with") if spec.on_input(name) else (-1, "ends in")
+            if not children or children[edge] not in self.order:
                 break
-            child = children[0 if spec.before(name) else -1]
-            if self.count(child) != self.count(name):
+            if self.count(children[edge]) != self.count(name):
                 raise ValueError(
-                    f"the chain {name!r} of {self.title} ends in {child!r}, which runs elsewhere, too; "
+                    f"the chain {name!r} of {self.title} {verb} {children[edge]!r}, which runs elsewhere, too; "
                     "choose another layer"
                 )
-            name = child
+            name = children[edge]
         return name
 
     def count(self, name):
@@ -716,13 +727,13 @@ class _Trace:
 
         Raises ValueError if that is not one feature map, or tokens for a mechanism that takes them.
         """
-        before = spec.before(name)
-        shapes = [call.input_shape if before else call.shape for call in self.calls if call.name == name]
+        on_input = spec.on_input(name)
+        shapes = [call.input_shape if on_input else call.shape for call in self.calls if call.name == name]
         ranks = {len(shape) for shape in shapes}
         found = {shape[1] if len(shape) == 4 else shape[-1] for shape in shapes if shape}
         if ranks == {4} and len(found) == 1:
             return found.pop()
-        verb = "takes" if before else "returns"
+        verb = "takes" if on_input else "returns"
         if ranks == {3} and len(found) == 1 and not spec.replaces:
             takers = [entry.name for entry in list_attentions() if entry.takes_tokens]
             if spec.name in takers:

@@ -514,6 +514,9 @@ BAD = [
     (resnet18, ("SE",), {"stages": "1"}, "counted from 1, but got '1'"),
     (resnet18, ("SE",), {"blocks": [3]}, r"no chosen stage of ResNet has a block 3; .*\[2, 2, 2, 2\]"),
     (resnet18, ("SE",), {"blocks": True}, "-1 is the last, but got True"),
+    (resnet18, ("SE",), {"before": 1}, "before must be true or false, but got 1"),
+    (resnet18, ("SE",), {"before": True}, "goes with a pattern of layer names, but got at='residual'"),
+    (resnet18, ("SKConv",), {"before": True}, "SKConv takes the place of a convolution; leave it out"),
     (resnet18, ("SE",), {"at": "conv1", "stages": [1]}, "no layer inside stages"),
     (vgg11, ("SE",), {}, "VGG has no residual block.*could be matched: .*features"),
     (Nhwc, ("SE",), {"at": "conv"}, "'conv' computes in NHWC"),
@@ -611,6 +614,30 @@ def test_pre_and_identity_in_use(at, tmp_path):
     paddle.jit.save(static, str(tmp_path / "inference"))
     got = InferencePredictor(str(tmp_path))(image().numpy())
     assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_before_a_layer():
+    """A pattern with before: the input of the layers is transformed, of a chain the first one's."""
+    model = resnet50()
+    done = insert_attention(
+        model, {"name": "SE", "reduction": 4, "at": "layer2.0.conv?", "before": True}, blocks=1
+    )
+    assert [(i.layer, i.channels) for i in done] == [
+        ("layer2.0.conv1", 256),
+        ("layer2.0.conv2", 128),
+        ("layer2.0.conv3", 128),
+    ]
+    done += insert_attention(model, {"name": "SE", "reduction": 4}, at="layer2.*.downsample", before=True)
+    assert done[-1].key == "layer2.0.downsample.0.attention"
+    model.eval()
+    block, attention = model.layer2[0], [dict(model.named_sublayers())[i.key] for i in done]
+    x = paddle.randn([2, 256, 8, 8])
+    y = nn.functional.relu(block.bn1(nn.functional.conv2d(attention[0](x), block.conv1.weight)))
+    y = nn.functional.conv2d(attention[1](y), block.conv2.weight, stride=2, padding=1)
+    y = nn.functional.conv2d(attention[2](nn.functional.relu(block.bn2(y))), block.conv3.weight)
+    short = nn.functional.conv2d(attention[3](x), block.downsample[0].weight, stride=2)
+    expected = nn.functional.relu(block.bn3(y) + block.downsample[1](short))
+    np.testing.assert_allclose(block(x).numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_pre_and_identity_need_a_clear_branch():

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.utils import unique_name
 from paddle.vision.models import densenet121, mobilenet_v1, resnet18, resnet50
 
-from paddle_attention import SEBlock, get_attention, insert_attention, list_networks, ppcls
+from paddle_attention import GCT, SEBlock, get_attention, insert_attention, list_networks, ppcls
 from paddle_attention.analysis import COUNTINGS, PUBLISHED, count_complexity
 from paddle_attention.networks import BACKBONES, get_network, set_output_stride, stride_in_1x1
 
@@ -47,6 +47,7 @@ PARTICULAR = [
     "SKNet50",
     "GE_theta_plus_ResNet50",
     "Fca_ResNet50",
+    "GCT_ResNet50",
     "A2_ResNet50",
     "DA_ResNet50",
     "EMA_ResNet50",
@@ -93,6 +94,11 @@ def test_preset_placements(arch):
         keys = [k for k in build(name).state_dict() if k.endswith("attention.fc1.weight")]
         assert key in keys
         assert len(keys) == 16
+    model = build("GCT_ResNet50")  # before every convolution
+    before = [name for name, layer in model.named_sublayers() if isinstance(layer, GCT)]
+    convolutions = [name for name, layer in model.named_sublayers() if isinstance(layer, nn.Conv2D)]
+    assert [n.replace("attention", "conv") for n in before] == convolutions
+    assert all(layer._forward_pre_hooks for n, layer in model.named_sublayers() if f"{n}.attention" in before)
     blocks = {
         "NL_ResNet50": [4, 6, 8, 10, 12],
         "NL_ResNet50_10blocks": list(range(3, 13)),

@@ -31,6 +31,7 @@ FAMILIES = {
     "Fca": ("FcaNet", "arXiv 2012.11879", "eca"),
     "Triplet": ("TripletAttention", "arXiv 2010.03045", "eca"),
     "Shuffle": ("ShuffleAttention", "arXiv 2102.00240", "eca"),
+    "GCT": ("GCT", "arXiv 1909.11519", "resnet"),
     "SimAM": ("SimAM", "ICML 2021", "eca"),
     "scSE": ("scSE", "arXiv 1803.02579", "resnet"),
     "Coord": ("CoordAttention", "arXiv 2103.02907", "coord"),

@@ -93,6 +93,14 @@ for _name, _mlp in (("GE_theta_ResNet50", False), ("GE_theta_plus_ResNet50", Tru
             for stage, size in _MAPS.items()
         ),
     )
+# Before every convolution: CVPR 2020, section 3.3; with the image's own three channels, as in the authors' code.
+_GCT = {"name": "GCT", "before": True}
+for _depth in _DEEP:
+    _add(
+        f"GCT_ResNet{_depth}",
+        f"ResNet{_depth}",
+        *({**_GCT, "at": place} for place in ("stem.0", "blocks.*.conv?", "blocks.*.short")),
+    )
 _add("ECA_MobileNetV2", "MobileNetV2", {"name": "ECA", "at": "residual"})
 # After the depth-wise convolution of every expanded bottleneck, as in the authors' code.
 _add("Coord_MobileNetV2", "MobileNetV2", {"name": "CoordAttention", "at": "conv[3-8].*._bottleneck_conv"})
