@@ -456,7 +456,7 @@ def _parse_spec(item, at, stages, blocks, before, path):
         raise ValueError(f"attention {dict(item)!r} has no 'name'{_near_key(item)}; such as {{'name': 'SE'}}")
     entry = get_attention(item["name"])
     arguments = {k: v for k, v in item.items() if k not in _SPEC_KEYS}
-    check_arguments(entry.name, arguments)
+    check_arguments(entry.name, arguments, _SPEC_KEYS)
     at = item.get("at", at)
     if at is None:
         at = "conv" if entry.replaces_conv else "residual"

@@ -514,6 +514,7 @@ BAD = [
     (resnet18, ("SE",), {"stages": "1"}, "counted from 1, but got '1'"),
     (resnet18, ("SE",), {"blocks": [3]}, r"no chosen stage of ResNet has a block 3; .*\[2, 2, 2, 2\]"),
     (resnet18, ("SE",), {"blocks": True}, "-1 is the last, but got True"),
+    (resnet18, ({"name": "SE", "stage": 2},), {}, "takes no argument 'stage'; did you mean 'stages'"),
     (resnet18, ("SE",), {"before": 1}, "before must be true or false, but got 1"),
     (resnet18, ("SE",), {"before": True}, "goes with a pattern of layer names, but got at='residual'"),
     (resnet18, ("SKConv",), {"before": True}, "SKConv takes the place of a convolution; leave it out"),

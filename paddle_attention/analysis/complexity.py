@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import math
 from dataclasses import dataclass, field
 
 import paddle
@@ -99,6 +100,16 @@ def _product(x, y, transpose_x=False, transpose_y=False, *_, **__):
     return lambda out: out.size * int(shared)
 
 
+def _einsum(operands, equation, *_, **__):
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes = {
+        label: size
+        for term, x in zip(terms, operands, strict=True)
+        for label, size in zip(term, x.shape, strict=True)
+    }
+    return lambda y: math.prod(sizes.values()) * (len(terms) - 1)
+
+
 def _read(x, *_, **__):
     return lambda y: x.size
 
@@ -124,6 +135,7 @@ _OPERATORS = {
     "linear": ("matmul", _linear),
     "matmul": ("matmul", _product),
     "bmm": ("matmul", _product),
+    "einsum": ("matmul", _einsum),
     **dict.fromkeys(_NORMALISATIONS, ("norm", _written)),
     **dict.fromkeys(_ACTIVATIONS, ("activation", _written)),
     "pool2d": ("pool", _read),
@@ -193,7 +205,8 @@ def count_complexity(network, input_shape=(3, 224, 224)):
     """Run ``network`` once on one image and count.
 
     Args:
-        network (paddle.nn.Layer): any network that takes one image batch.
+        network (paddle.nn.Layer): any network that takes one image batch. Operators other than
+            those of the kinds above are not work: there is no counting in which they are.
         input_shape (list of int): ``[C, H, W]``.
 
     Returns:

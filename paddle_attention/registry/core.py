@@ -105,10 +105,11 @@ def list_attentions():
     return sorted(_ENTRIES.values(), key=lambda e: (e.year, e.name))
 
 
-def check_arguments(name, arguments):
+def check_arguments(name, arguments, others=()):
     """Raise ValueError for an argument that mechanism ``name`` does not take.
 
-    ``channels`` is not among the ``arguments`` that may be given.
+    ``channels`` is not among the ``arguments`` that may be given. ``others`` are words that could
+    have been meant, besides the mechanism's arguments.
     """
     cls = get_attention(name).cls
     for argument in arguments:
@@ -121,7 +122,7 @@ def check_arguments(name, arguments):
         if argument not in known:
             raise ValueError(
                 f"attention {name!r} takes no argument {argument!r}"
-                f"{did_you_mean(argument, known)} (it takes: {', '.join(known)})"
+                f"{did_you_mean(argument, [*known, *others])} (it takes: {', '.join(known)})"
             )
 
 
