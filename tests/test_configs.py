@@ -22,8 +22,8 @@ CONFIGS = sorted((ROOT / "ppcls_configs").rglob("*.yaml"))
 # Built, run and exported; the other networks are in test_networks.py.
 WHOLE = [
     *[f"Cifar10/{name}_resnet18.yaml" for name in ("cbam", "se")],
-    *[f"ImageNet/CBAM/cbam_resnet{depth}.yaml" for depth in (18, 50)],
-    *[f"ImageNet/SENet/se_resnet{depth}.yaml" for depth in (152, 34, 50)],
+    "ImageNet/CBAM/cbam_resnet18.yaml",
+    "ImageNet/SENet/se_resnet50.yaml",
     *[f"quick_start/{name}_resnet18_digits.yaml" for name in ("cbam", "se")],
 ]
 
