@@ -608,6 +608,8 @@ def test_pre_and_identity_in_use(at, tmp_path):
     assert all(p.grad is not None for n, p in model.named_parameters() if "attention" in n)
     model.eval()
     expected = model(image()).numpy()
+    hooks = [hook for layer in model.sublayers() for hook in layer._forward_pre_hooks.values()]
+    assert [hook.raw for hook in hooks if hasattr(hook, "raw")] == [None] * (3 if at == "identity" else 0)
     assert np.array_equal(copy.deepcopy(model)(image()).numpy(), expected)
     static = paddle.jit.to_static(
         copy.deepcopy(model), input_spec=[paddle.static.InputSpec([None, 3, None, None], "float32", "x")]
