@@ -339,6 +339,8 @@ def main():
     for family in families:
         if family not in FAMILIES:
             parser.error(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
+    from paddle_attention.weights import write_atomically
+
     results = {}
     if options.results and os.path.exists(options.results):
         with open(options.results, encoding="utf-8") as file:
@@ -349,10 +351,10 @@ def main():
         ):
             results[family] = result
             print(family, result["places"], result["cells"], file=sys.stderr, flush=True)
+            if options.results:  # after every family: the whole takes an hour
+                content = json.dumps(results, indent=1).encode()
+                write_atomically(options.results, lambda file, content=content: file.write(content))
     results = {family: results[family] for family in FAMILIES if family in results}
-    if options.results:
-        with open(options.results, "w", encoding="utf-8") as file:
-            json.dump(results, file)
     text = document(results, mechanisms)
     print(text)
     if options.write:
