@@ -313,10 +313,10 @@ def document(results, names):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("families", nargs="*", metavar="FAMILY", help="default: all")
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="default: all that --results lacks")
     parser.add_argument("--workers", type=int, default=2, help="processes at a time")
     parser.add_argument(
-        "--results", metavar="FILE", help="JSON of earlier results, which is brought up to date"
+        "--results", metavar="FILE", help="JSON of what has been measured, to go on from where it was stopped"
     )
     parser.add_argument("--write", metavar="FILE", help="the document to put the table into")
     parser.add_argument(
@@ -335,8 +335,7 @@ def main():
         cells, places = check(options.one, mechanisms, onednn=not options.plain)
         print(json.dumps({"cells": cells, "places": places}))
         return
-    families = options.families or (SAMPLE if options.sample else list(FAMILIES))
-    for family in families:
+    for family in options.families:
         if family not in FAMILIES:
             parser.error(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
     from paddle_attention.weights import write_atomically
@@ -345,6 +344,7 @@ def main():
     if options.results and os.path.exists(options.results):
         with open(options.results, encoding="utf-8") as file:
             results = json.load(file)
+    families = options.families or [f for f in (SAMPLE if options.sample else FAMILIES) if f not in results]
     with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
         for family, result in zip(
             families, pool.map(lambda family: run(family, mechanisms), families), strict=True
