@@ -93,7 +93,7 @@ for _name, _mlp in (("GE_theta_ResNet50", False), ("GE_theta_plus_ResNet50", Tru
             for stage, size in _MAPS.items()
         ),
     )
-# Before every convolution: CVPR 2020, section 3.3; with the image's own three channels, as in the authors' code.
+# Before every convolution, arXiv 1909.11519; with the image's own three channels, as in the authors' code.
 _GCT = {"name": "GCT", "before": True}
 for _depth in _DEEP:
     _add(
