@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -100,7 +101,7 @@ FAMILIES = {
     "VAN": ("VAN_B0", {}, 64, RESIDUAL),
     "ConvNeXt": ("ConvNeXt_tiny", {}, 64, BLOCK),
     "NextViT": ("NextViT_small_224", {}, 224, RESIDUAL),
-    "UniFormer": ("UniFormer_small", {}, 64, RESIDUAL),
+    "UniFormer": ("UniFormer_small", {}, 224, BLOCK),
     "PVT_V2": ("PVT_V2_B0", {}, 64, RESIDUAL),
     "ViT": ("ViT_small_patch16_224", {}, 224, RESIDUAL),
     "DeiT": ("DeiT_tiny_patch16_224", {}, 224, RESIDUAL),
@@ -285,10 +286,15 @@ def document(results, names):
     rows, notes = [], []
     for family, result in results.items():
         network, _, _, at = FAMILIES[family]
-        cells = []
+        cells, bare = [], result["cells"]["bare"]
         for name in names:
-            cell = result["cells"].get(name, result["cells"].get("bare", "not run"))
+            cell = result["cells"].get(name, "not run")
             if cell != "ok":
+                if bare != "ok":
+                    cell = f"the backbone itself, without attention: {bare}"
+                cell = re.sub(
+                    r"^.* returns tokens .* and (\w+ needs a feature map).*", r"tokens [N, L, C]: \1", cell
+                )
                 if cell not in notes:
                     notes.append(cell)
                 cell = f"({notes.index(cell) + 1})"
