@@ -15,6 +15,7 @@ import collections
 import contextlib
 import fnmatch
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -215,7 +216,7 @@ def _check_calls(trace, done):
                 calls[key] += 1
 
             handles.append(layers[inserted.key].register_forward_pre_hook(count))
-        again = _run_again(trace, calls)
+        again = _run_again(trace, calls, [layers[inserted.key] for inserted in done])
     for inserted in done if again else ():
         if calls[inserted.key] != again.count(inserted.layer):
             raise ValueError(
@@ -224,17 +225,24 @@ def _check_calls(trace, done):
             )
 
 
-def _run_again(trace, calls):
+def _run_again(trace, calls, attentions):
     """A second trial run; on other images where an attention does not take maps of the first one's size.
 
-    None where it takes none of them: it was made for a size of its own.
+    None where it takes none of them: it was made for a size of its own. Raises ValueError where it is
+    the network itself that runs no longer, as one does that unpacks its own sublayers.
     """
     for shape in (trace.input_shape, *([trace.input_shape[0], size, size] for size in _PROBE_SIZES)):
         calls.clear()
         try:
             return _run_trace(trace.model, shape)
-        except Exception:  # the network's own, of any kind
-            continue
+        except Exception as error:  # of any kind
+            callers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+            if shape is trace.input_shape and not any(x is y for x in callers for y in attentions):
+                names = [name for x in reversed(callers) for name, y in trace.layers.items() if x is y]
+                raise ValueError(
+                    f"layer {names[0] if names else ''!r} of {trace.title} runs no longer with attention among its "
+                    f"sublayers ({str(error).strip().splitlines()[-1]}); choose another layer"
+                ) from error
     return None
 
 

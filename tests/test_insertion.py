@@ -951,3 +951,21 @@ def test_networks_are_freed():
     insert(at="nothing")
     insert(input_shape=[3, 2, 2, 2])
     assert allocated() - before < 1 << 20
+
+
+def test_a_layer_that_cannot_have_another_sublayer():
+    """It is refused, and the network is as it was."""
+
+    class Pair(nn.Sequential):
+        def forward(self, x):
+            first, second = self._sub_layers.values()
+            return second(first(x))
+
+    model = nn.Sequential(Pair(nn.Conv2D(3, 8, 3), nn.ReLU()), nn.Conv2D(8, 4, 1))
+    before = list(model.state_dict())
+    with pytest.raises(ValueError, match=r"layer .0. of Sequential runs no longer .*too many values"):
+        insert_attention(model, {"name": "SE", "reduction": 2}, at="0")
+    assert list(model.state_dict()) == before
+    assert model(image()).shape == [2, 4, 62, 62]
+    (inserted,) = insert_attention(model, {"name": "SE", "reduction": 2}, at="0.1")
+    assert inserted.channels == 8
