@@ -162,8 +162,9 @@ def outputs(value):
 
 
 def train_step(model, shape):
-    """Forward and backward in train mode, which sets the statistics.
+    """Forward and backward in train mode; then forward, until the statistics are those of the data.
 
+    Without, the maps of an untrained deep network grow with every block, and it is chaotic.
     Returns the names of attention parameters without a gradient.
     """
     import numpy as np
@@ -172,8 +173,6 @@ def train_step(model, shape):
     model.train()
     for layer in model.sublayers():
         if hasattr(layer, "_momentum") and hasattr(layer, "_mean"):
-            # Statistics half of this batch: without, an untrained deep network is chaotic;
-            # of this batch alone, channels that hardly vary would be.
             layer._momentum = 0.5
     x = paddle.to_tensor(np.random.RandomState(0).standard_normal([4, *shape]).astype("float32"))
     loss = sum((y.astype("float32") ** 2).mean() for y in outputs(model(x)))
@@ -184,6 +183,9 @@ def train_step(model, shape):
         if not parameter.stop_gradient and "attention" in name and parameter.grad is None:
             missing.append(name)
     model.clear_gradients()
+    with paddle.no_grad():
+        for _ in range(5):
+            model(paddle.randn([4, *shape]))
     return missing
 
 
