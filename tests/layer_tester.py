@@ -250,18 +250,23 @@ class LayerTester:
 
     @staticmethod
     def check_export(case, directory):
-        """Dynamic batch and size through ``paddle.jit.save`` and Paddle Inference."""
+        """Dynamic batch, with dynamic and with fixed size, through ``paddle.jit.save`` and Paddle Inference.
+
+        The optimizations of Paddle Inference are other ones where it knows the size.
+        """
         network = in_a_network(case)
-        spec = paddle.static.InputSpec([None, 3, None, None], "float32", "x")
-        static = paddle.jit.to_static(copy.deepcopy(network), input_spec=[spec])
-        paddle.jit.save(static, os.path.join(directory, "inference"))
-        for onednn in (True, False):
-            predictor = InferencePredictor(str(directory), onednn=onednn)
-            sizes = ((9, 12), (16, 6), (1, 1)) if case.sizes is None else case.sizes
-            for shape in [(1 + i, 3, *size) for i, size in enumerate(sizes)]:
-                x = np.random.RandomState(4).standard_normal(shape).astype("float32")
-                expected = network(paddle.to_tensor(x)).numpy()
-                assert relative(predictor(x), expected) < 1e-4, (onednn, shape)
+        sizes = ((9, 12), (16, 6), (1, 1)) if case.sizes is None else case.sizes
+        for fixed in (None, sizes[0]):
+            spec = paddle.static.InputSpec([None, 3, *(fixed or (None, None))], "float32", "x")
+            static = paddle.jit.to_static(copy.deepcopy(network), input_spec=[spec])
+            path = os.path.join(directory, str(fixed))
+            paddle.jit.save(static, os.path.join(path, "inference"))
+            for onednn in (True, False):
+                predictor = InferencePredictor(path, onednn=onednn)
+                for shape in [(1 + i, 3, *(fixed or size)) for i, size in enumerate(sizes)]:
+                    x = np.random.RandomState(4).standard_normal(shape).astype("float32")
+                    expected = network(paddle.to_tensor(x)).numpy()
+                    assert relative(predictor(x), expected) < 1e-4, (onednn, fixed, shape)
 
     @staticmethod
     def check_contract(case):

@@ -164,7 +164,10 @@ def concatenation_attention(a, b, value):
     dtype = value.dtype
     with full_precision():
         a, b, value = (t.astype("float64") for t in (a, b, value))
+        # Divided here and not at the end: Paddle Inference would join the sum and the division into one
+        # kernel, which cannot compute in float64.
         positions = paddle.shape(b)[1].astype("float64") if b.shape[1] < 0 else float(b.shape[1])
+        value = value / positions
         order = paddle.argsort(b, axis=1, descending=True)
         b = paddle.take_along_axis(b, order, axis=1)
         value = _pick(value, order)
@@ -172,7 +175,7 @@ def concatenation_attention(a, b, value):
         counts = paddle.searchsorted((-b).detach(), a.detach())
         plain = _pick(_running_sums(value), counts)
         weighted = _pick(_running_sums(value * b.unsqueeze(1)), counts)
-        return ((a.unsqueeze(1) * plain + weighted) / positions).astype(dtype)
+        return (a.unsqueeze(1) * plain + weighted).astype(dtype)
 
 
 def _running_sums(value):

@@ -82,7 +82,8 @@ class EMAU(AttentionLayer):
         mu, z = self.mu.astype(x.dtype), None
         for _ in range(self.stage_num):
             z = F.softmax(paddle.matmul(x, mu, transpose_x=True), axis=2)
-            mu = paddle.matmul(x, z / (1e-6 + z.sum(axis=1, keepdim=True)))
+            # Not x @ (z / sum): Paddle Inference would divide in place the z that is needed below.
+            mu = paddle.matmul(x, z) / (1e-6 + z.sum(axis=1, keepdim=True))
             mu = self._unit_length(mu)
         return mu, z
 

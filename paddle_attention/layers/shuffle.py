@@ -81,6 +81,8 @@ class ShuffleAttention(AttentionLayer):
         y = paddle.concat([part * gate for part, gate in self._gates(x)], axis=1)
         if self.identity_init:
             y = 2.0 * y
+        # In one step with the next line, Paddle Inference would take the groups for the batch of a channel shuffle.
+        y = y.reshape([-1, self.channels, height, width])
         y = y.reshape([-1, 2, self.channels // 2, height, width]).transpose([0, 2, 1, 3, 4])
         return y.reshape([-1, self.channels, height, width])
 
