@@ -84,7 +84,7 @@ FAULTS = {
     "NonLocal2D lean": (
         "_attend.py",
         ("context = matmul_transposed(value, key / positions)", "context = matmul_transposed(value, key)"),
-        ("((a.unsqueeze(1) * plain + weighted) / positions)", "((a.unsqueeze(1) * plain + weighted))"),
+        ("value = value / positions", "value = value"),
         ("argsort(b, axis=1, descending=True)", "argsort(b, axis=1, descending=False)"),
     ),
     "PAM lean": (
