@@ -1,5 +1,7 @@
 """Shared fixtures. Threads are chosen here, before Paddle is imported anywhere."""
 
+import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -72,6 +74,15 @@ def arch():
     import ppcls.arch
 
     return ppcls.arch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory():
+    """Give back to the system what the networks of one file of tests have used."""
+    yield
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)
