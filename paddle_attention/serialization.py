@@ -8,6 +8,7 @@ import io
 import json
 import math
 import pickle
+import pickletools
 import re
 
 import numpy as np
@@ -128,6 +129,13 @@ class _Unpickler(pickle.Unpickler):
         raise UnsafeFileError("it refers to objects outside the file")
 
 
+def _check_memo(content):
+    """Refuse numbers of remembered objects beyond the file's size: unpickling makes a table that long."""
+    for opcode, number, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number) > len(content):
+            raise ValueError(f"it numbers an object {number}, more than it can have")
+
+
 def load_paddle_file(path):
     """What ``paddle.save`` wrote to ``path``: tensors in plain containers.
 
@@ -141,6 +149,7 @@ def load_paddle_file(path):
     with open(path, "rb") as file:
         content = file.read()
     try:
+        _check_memo(content)
         value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
         value = _join_parts(value)
         if isinstance(value, dict):  # Paddle's table of its own names; paddle.load leaves it out, too

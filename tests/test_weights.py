@@ -413,3 +413,11 @@ def test_own_parts():
         "layer1.0.bn2.attention.fc2",
     }
     assert all(n.startswith("layer4.0.conv1.") for n in names if n.startswith("layer4"))
+
+
+def test_a_table_of_16_gigabytes(tmp_path):
+    """A few bytes that make Python's unpickler allocate one."""
+    path = tmp_path / "w.pdparams"
+    path.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
+    with pytest.raises(ValueError, match="numbers an object 2147483647, more than it can have"):
+        read_state_dict(str(path))
