@@ -2,11 +2,11 @@
 
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 
 import paddle
 
+from . import files
 from .naming import did_you_mean
 from .registry import list_attentions
 from .serialization import UnsafeFileError, load_paddle_file, read_safetensors, safetensors_bytes
@@ -179,7 +179,7 @@ def save_weights(state, path):
     """
     if path.endswith(".safetensors"):
         pieces = safetensors_bytes(state)
-        write_atomically(path, lambda file: file.writelines(pieces))
+        files.write_atomically(path, lambda file: file.writelines(pieces))
     elif path.endswith(".pdparams"):
         save_file(state, path)
     else:
@@ -188,62 +188,31 @@ def save_weights(state, path):
 
 def save_file(value, path):
     """``paddle.save`` that replaces ``path`` in one step: it is never half written."""
-    save_files({path: value})
+
+    def write(file):
+        # paddle.save opens by name; it is the same file, which nobody else can write meanwhile.
+        paddle.save(value, file.name)
+
+    files.write_atomically(path, write)
 
 
-def save_files(values):
-    """``paddle.save`` of several files that belong together, ``{path: value}``.
+def save_set(prefix, values, facts=None, kept="what was there before is unchanged"):
+    """``paddle.save`` of files that belong together; all become ``prefix`` in one instant.
 
-    All are written under temporary names first, so a full disk changes nothing.
-    Then the last old file is removed, and the new ones get their names in order:
-    wherever the last one is, the others are of the same state.
+    Args:
+        prefix (str): their path without ending.
+        values (dict): ending, such as ``'.pdparams'``, to what is in the file.
+        facts (dict, optional): what the manifest says besides.
+        kept (str): for the message of an error: what is there if this fails.
+
+    Raises:
+        OSError: naming the file; the old files are then unchanged, and nothing is left behind.
     """
-    paths, temporary = list(values), {}
-    try:
-        for path, value in values.items():
-            temporary[path] = _temporary(path)
-            paddle.save(value, temporary[path])
-            _finish(temporary[path])
-        if len(paths) > 1 and os.path.exists(paths[-1]):
-            os.unlink(paths[-1])
-        for path in paths:
-            os.replace(temporary[path], path)
-            del temporary[path]
-    finally:
-        for left in temporary.values():
-            os.unlink(left)
-
-
-def write_atomically(path, write, mode=None):
-    """Let ``write(file)`` write ``path`` under a temporary name, which it then replaces in one step.
-
-    ``mode`` are its rights, by default those of a new file.
-    """
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        _finish(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _temporary(path):
-    directory = os.path.dirname(path) or "."
-    os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".tmp")
-    os.close(handle)
-    return temporary
-
-
-def _finish(temporary, mode=None):
-    """Bring the file to the disk, with ``mode`` or the rights a new file has."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    if mode is None:
-        umask = os.umask(0)
-        os.umask(umask)
-        mode = 0o666 & ~umask
-    os.chmod(temporary, mode)
+    os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
+    files.recover(prefix)
+    staged = [prefix + ending + files.STAGED for ending in values]
+    with files.clean_up(staged):
+        for path, value in zip(staged, values.values(), strict=True):
+            with files.explain(path.removesuffix(files.STAGED), kept):
+                paddle.save(value, path)
+        files.commit(prefix, list(values), facts, kept)

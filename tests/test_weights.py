@@ -324,24 +324,40 @@ def safetensors(header, data=b"\0" * 8):
     return len(text).to_bytes(8, "little") + text + data
 
 
+def entry(name="a", dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {name: {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "header ends at byte 8 of 0"),
-        (b"\xff" * 16, "its header ends at byte"),
-        (safetensors(b"[1]"), "another form"),
-        (safetensors(b"{"), "Expecting"),
-        (safetensors(b"[" * 100000), "nested too deeply|Expecting"),
-        (safetensors({"a": {"dtype": "F32", "shape": [2]}}), "another form .KeyError: 'data_offsets'"),
+        (b"", "header too small"),
+        (b"\xff" * 16, "header too large"),
+        (safetensors(b"[1]"), "invalid JSON"),
+        (safetensors(b"{"), "invalid JSON"),
+        (safetensors(b"[" * 100000), "invalid JSON"),
+        (safetensors(b"\xff{}"), "invalid UTF-8"),
+        (safetensors({"a": {"dtype": "F32", "shape": [2]}}), "missing field `data_offsets`"),
+        (safetensors(entry(offsets=[0, 16])), "invalid shape"),
+        (safetensors(entry(shape=[3])), "invalid shape"),
+        (safetensors(entry(shape=[-2])), "integer `-2`"),
+        (safetensors(entry(shape=[2.5])), r"floating point `2\.5`"),
+        (safetensors(entry(), b"\0" * 9), "not fully covered"),
+        (safetensors(entry(), b"\0" * 7), "not fully covered|incomplete"),
         (
-            safetensors({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 16]}}),
-            "a lies at bytes 0 to 16 of 8",
+            safetensors({**entry(), **entry("b", offsets=[4, 12])}, b"\0" * 12),
+            "invalid offset for tensor `b`",
         ),
         (
-            safetensors({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}),
-            r"\[3\] does not fit its 8 bytes",
+            safetensors({**entry(), **entry("b", offsets=[12, 20])}, b"\0" * 20),
+            "invalid offset for tensor `b`",
         ),
-        (safetensors({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}), "does not fit"),
+        (
+            safetensors(
+                json.dumps(entry())[:-1].encode() + b", " + json.dumps(entry(dtype="I32"))[1:].encode()
+            ),
+            "the name 'a' twice",
+        ),
         (
             safetensors({"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}),
             "is of type F8_E4M3",

@@ -346,7 +346,7 @@ def main():
     for family in options.families:
         if family not in FAMILIES:
             parser.error(f"unknown family {family!r}; known: {', '.join(FAMILIES)}")
-    from paddle_attention.weights import write_atomically
+    from paddle_attention.files import write_atomically
 
     results = {}
     if options.results and os.path.exists(options.results):

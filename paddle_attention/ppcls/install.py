@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 
-from ..weights import write_atomically
+from ..files import write_atomically
 from . import backbones
 
 _LINE = "from paddle_attention.ppcls.backbones import *  # added by: python -m paddle_attention install\n"
