@@ -59,7 +59,8 @@ def test_links(page):
 
 def test_the_engine_page_is_complete():
     """What the engine supports is what its page lists."""
-    from paddle_attention.engine import config, data, losses, optim, transforms
+    from paddle_attention.config.schema import AMP, GLOBAL
+    from paddle_attention.engine import data, losses, optim, transforms
 
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     names = [
@@ -70,8 +71,9 @@ def test_the_engine_page_is_complete():
         *(n for n in optim.SCHEDULES if n != "Constant"),
         *data.DATASETS,
         *data.SAMPLERS,
-        *(k for k, allowed in config._KEYS["Global"].items() if allowed is None or isinstance(allowed, type)),
-        *(k for k in config._KEYS["AMP"] if k != "use_promote"),
+        *(k for k, allowed in GLOBAL["properties"].items() if "enum" not in allowed),
+        *(k for k in AMP["properties"] if k != "use_promote"),
+        "on_bad_image",
     ]
     missing = [n for n in names if f"`{n}`" not in text]
     assert not missing

@@ -5,7 +5,7 @@ has the networks, but no engine), reads the same YAML, writes the same
 checkpoints and log lines, and refuses what it cannot honour.
 """
 
-from .config import ConfigError, check_config, move_class_num
+from ..config import ConfigError, check_config, move_class_num
 from .engine import Engine
 from .infer import TopkPostProcess, list_images, read_batches
 from .transforms import build_transforms

@@ -2,7 +2,7 @@
 
 import paddle.nn.functional as F
 
-from .config import ConfigError, build_by_name, single_item
+from ..config import ConfigError, build_by_name, single_item
 
 
 class CELoss:
@@ -55,6 +55,8 @@ class CombinedLoss:
         self.parts = []
         for i, item in enumerate(items):
             name, arguments = single_item(f"{path}.{i}", item)
+            if not isinstance(arguments, (dict, type(None))):
+                raise ConfigError(f"{path}.{i}.{name}: must be a dict of arguments, but got {arguments!r}")
             arguments = dict(arguments or {})
             if "weight" not in arguments:
                 raise ConfigError(f"{path}.{i}.{name}: argument 'weight' is missing")

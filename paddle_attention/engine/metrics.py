@@ -2,7 +2,7 @@
 
 import paddle
 
-from .config import ConfigError, build_by_name, single_item
+from ..config import ConfigError, DataError, build_by_name, single_item
 
 
 def _topk_acc(topk=(1, 5)):
@@ -51,6 +51,10 @@ class Meters(paddle.metric.Metric):
         if self.mode == "train":
             values = dict(self.train_values)
         else:
+            if not bool(paddle.isfinite(logits).all()):
+                raise DataError(
+                    "evaluation: the network's output is not finite: the weights or the images are damaged"
+                )
             loss = self.losses["eval"]
             values = {} if loss is None else dict(loss(logits, label))
         class_num = logits.shape[-1]

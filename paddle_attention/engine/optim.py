@@ -3,7 +3,7 @@
 import paddle
 from paddle.optimizer import lr as lr_module
 
-from .config import ConfigError, build_by_name, unsupported
+from ..config import ConfigError, build_by_name, unsupported
 
 
 class _Constant(lr_module.LRScheduler):

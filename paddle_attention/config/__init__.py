@@ -1,0 +1,20 @@
+"""Reading and checking of PaddleClas YAMLs; nothing in them is run, and nothing is ignored."""
+
+from .building import build_by_name, single_item
+from .check import check_config, move_class_num
+from .errors import ConfigError, DataError, unsupported
+from .reading import Config, apply_override, parse_value, read_config
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataError",
+    "apply_override",
+    "build_by_name",
+    "check_config",
+    "move_class_num",
+    "parse_value",
+    "read_config",
+    "single_item",
+    "unsupported",
+]

@@ -1,0 +1,17 @@
+"""What is wrong in a configuration, and in the data it names."""
+
+_ADVICE = "to use all of PaddleClas, give its source tree with --paddleclas DIR or PADDLECLAS_HOME"
+
+
+class ConfigError(ValueError):
+    """A key, value or operator of the YAML that cannot be honoured; the message begins with the key's path."""
+
+
+class DataError(ValueError):
+    """An image, list or label that cannot be used; the message names the file."""
+
+
+def unsupported(path, what, hint=""):
+    """A :class:`ConfigError` for something PaddleClas may know but the embedded engine does not."""
+    end = "" if hint.endswith("?") else ";"
+    return ConfigError(f"{path}: {what} is not supported by the embedded engine{hint}{end} {_ADVICE}")
