@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -90,3 +91,21 @@ def _seed():
     import paddle
 
     paddle.seed(0)
+
+
+@pytest.fixture
+def log_lines():
+    """The lines of the logger ``ppcls``, which does not pass them on."""
+    lines = []
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    logger = logging.getLogger("ppcls")
+    handler, level = Keep(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield lines
+    logger.removeHandler(handler)
+    logger.setLevel(level)

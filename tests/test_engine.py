@@ -3,9 +3,7 @@
 import copy
 import io
 import json
-import logging
 import math
-import os
 import pickle
 import re
 import subprocess
@@ -24,7 +22,7 @@ from paddle_attention.engine import ConfigError, Engine, check_config
 from paddle_attention.engine.losses import CELoss, CombinedLoss, MixCELoss
 from paddle_attention.engine.metrics import Meters
 from paddle_attention.engine.optim import build_optimizer
-from paddle_attention.weights import load_weights, read_file, save_file, save_files
+from paddle_attention.weights import load_weights, read_file, save_file
 
 
 class Small(nn.Layer):
@@ -121,21 +119,8 @@ def config(base, tmp_path):
 
 
 @pytest.fixture
-def log(monkeypatch):
-    """The lines of the logger ``ppcls``, which does not pass them on."""
-    lines = []
-
-    class Keep(logging.Handler):
-        def emit(self, record):
-            lines.append(record.getMessage())
-
-    logger = logging.getLogger("ppcls")
-    handler, level = Keep(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield lines
-    logger.removeHandler(handler)
-    logger.setLevel(level)
+def log(log_lines):
+    return log_lines
 
 
 def put(config, path, value):
@@ -700,29 +685,6 @@ def test_meters_weigh_by_samples():
     assert meters.averages() == {}
 
 
-def test_files_that_belong_together(tmp_path, monkeypatch):
-    """Whatever moment a run dies at, the last file is there only with the others of its state."""
-    paths = [str(tmp_path / name) for name in ("w.pdparams", "w.pdopt", "w.pdstates")]
-    save_files({path: {"step": 1} for path in paths})
-    replace = os.replace
-    for survivors in range(3):
-        left = [survivors]
-
-        def die(source, target, left=left):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            replace(source, target)
-
-        monkeypatch.setattr(os, "replace", die)
-        with pytest.raises(KeyboardInterrupt):
-            save_files({path: {"step": 2} for path in paths})
-        monkeypatch.setattr(os, "replace", replace)
-        assert not os.path.exists(paths[-1])
-        save_files({path: {"step": 1} for path in paths})
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 def test_half_precision_checkpoints_load(tmp_path):
     network = Small()
     state = {k: v.astype("float16") for k, v in network.state_dict().items()}
@@ -772,12 +734,14 @@ import json, sys
 import numpy as np
 import paddle
 from paddle_attention.engine import Engine
+from paddle_attention.engine.loader import start_worker
 
 config = json.loads(sys.argv[1])
 loader = Engine(config, lambda config, mode: paddle.nn.Conv2D(3, 10, 8), "train").train_loader
 np.save(sys.argv[2], [np.concatenate([batch[0].numpy() for batch in loader]) for _ in range(2)])
 import cv2
-loader.worker_init_fn(0)  # as each process does when it starts: OpenCV's threads do not survive a fork
+loader.close()
+start_worker()  # as each process does when it starts: OpenCV's threads do not survive a fork
 assert cv2.getNumThreads() <= 1
 """
     runs = []

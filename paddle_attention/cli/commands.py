@@ -4,6 +4,9 @@ import logging
 import os
 
 from .. import ppcls
+from ..engine.interrupt import Interrupted
+
+__all__ = ["Interrupted"]
 
 logger = logging.getLogger("ppcls")
 
@@ -49,9 +52,9 @@ def do_infer(options):
 
 def do_export_model(options):
     """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
+    from ..config import ConfigError, check_config, move_class_num
     from ..deploy import export_inference_model
-    from ..engine import ConfigError, check_config, move_class_num
-    from ..weights import load_weights
+    from ..engine.engine import load_checkpoint
 
     config = _load(options, "export")
     check_config(config, "export", whole=options.paddleclas is None)
@@ -61,7 +64,7 @@ def do_export_model(options):
         raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
     add_softmax = config["Arch"].pop("infer_add_softmax", True)
     network = ppcls.build_network(config, "export")
-    logger.info(f"{settings['pretrained_model']}: {load_weights(network, settings['pretrained_model'])}")
+    logger.info(f"{settings['pretrained_model']}: {load_checkpoint(network, settings['pretrained_model'])}")
     directory = settings.get("save_inference_dir") or "./inference"
     export_inference_model(
         network, directory, settings["image_shape"], softmax=add_softmax, report=logger.info
@@ -86,13 +89,16 @@ def do_predict(options):
     section, settings = config["Infer"], config.get("Global") or {}
     if not section.get("infer_imgs"):
         raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
-    transform = build_transforms(section["transforms"], "Infer.transforms")
+    transform = build_transforms(section["transforms"], "Infer.transforms", settings.get("max_image_pixels"))
+    skip = logger.warning if settings.get("on_bad_image") == "skip" else None
     postprocess = TopkPostProcess.from_config(config)
     predictor = InferencePredictor(
         settings.get("save_inference_dir") or "./inference", gpu=settings.get("device") == "gpu"
     )
+    if not predictor.verified:
+        logger.warning("the exported model has no manifest of checksums; its files are not checked")
     paths = list_images(section["infer_imgs"])
-    for names, images in read_batches(paths, transform, section.get("batch_size") or 1):
+    for names, images in read_batches(paths, transform, section.get("batch_size") or 1, skip):
         for result in postprocess(predictor(images), names):
             classes = [
                 f"{name} {score:.5f}"
@@ -192,9 +198,10 @@ def do_digits(options):
 def _load(options, mode):
     """Read the YAML and start the log file."""
     ppcls.find_paddleclas(options.paddleclas)
-    config = ppcls.load_config(options.config, options.override)
+    config = options.read = ppcls.load_config(options.config, options.override)
     settings = config.get("Global")
     directory = settings.get("output_dir") if isinstance(settings, dict) else None
+    directory = directory if isinstance(directory, str) else None  # checked later, with a message
     writes = mode in ("train", "eval", "infer", "export")
     ppcls.init_logger(os.path.join(directory or "./output/", f"{mode}.log") if writes else None)
     return config

@@ -17,7 +17,7 @@ _CONFIG_COMMANDS = {
 def main(command=None, arguments=None):
     """Run ``command`` (default: the first argument) and return the exit status.
 
-    A mistake of the user's ends in one line on stderr and status 2.
+    A mistake of the user's ends in one line on stderr and status 2, a signal in 128 more than its number.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser(command).parse_args([command, *arguments] if command else arguments)
@@ -27,13 +27,30 @@ def main(command=None, arguments=None):
 
     try:
         getattr(commands, f"do_{options.command}")(options)
-    except (ValueError, OSError, ImportError) as error:
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except commands.Interrupted as stop:
+        return _say(str(stop), 128 + stop.signal)
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         if options.traceback:
             raise
-        sys.stdout.flush()  # so that the error is the last line, also of a redirected output
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _say(f"error: {_one_line(error, getattr(options, 'read', None))}", 2)
     return 0
+
+
+def _say(line, status):
+    sys.stdout.flush()  # so that it is the last line, also of a redirected output
+    print(line, file=sys.stderr)
+    return status
+
+
+def _one_line(error, source):
+    """The message, and where in the YAML the key stands with which it begins."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        text = f"{error.strerror}: {error.filename}"
+    place = source.locate(text) if source is not None else ""
+    return f"{text} ({place})" if place else text
 
 
 def set_threads(threads=None):

@@ -22,30 +22,30 @@ def format_values(values):
 class StepSchedule(paddle.callbacks.LRScheduler):
     """Steps the schedule after every update, or every epoch where it counts epochs."""
 
-    def __init__(self, schedule, update_freq):
+    def __init__(self, schedule, position, update_freq):
         super().__init__()
-        self.schedule, self.update_freq = schedule, update_freq
+        self.schedule, self.position, self.update_freq = schedule, position, update_freq
 
     def on_epoch_end(self, epoch, logs=None):
         if self.schedule.by_epoch:
             self.schedule.step()
 
     def on_train_batch_end(self, step, logs=None):
-        if not self.schedule.by_epoch and (step + 1) % self.update_freq == 0:
+        if not self.schedule.by_epoch and self.position.step % self.update_freq == 0:
             self.schedule.step()
 
 
 class MovingAverage(paddle.callbacks.Callback):
     """Exponential moving average of all weights and statistics, after every update."""
 
-    def __init__(self, network, average, decay, update_freq):
+    def __init__(self, network, average, decay, position, update_freq):
         super().__init__()
         self.network, self.average = network, average
-        self.decay, self.update_freq = decay, update_freq
+        self.decay, self.position, self.update_freq = decay, position, update_freq
 
     @paddle.no_grad()
     def on_train_batch_end(self, step, logs=None):
-        if (step + 1) % self.update_freq:
+        if self.position.step % self.update_freq:
             return
         source = self.network.state_dict()
         for key, value in self.average.state_dict().items():
@@ -104,15 +104,12 @@ class FreezeBackbone(paddle.callbacks.Callback):
         if epoch + 1 == self.epochs:
             self.release()
 
-    def on_train_end(self, logs=None):
-        self.release()
-
     def release(self):
         """Train everything from now on."""
         if self.originals:
             logger.info("backbone trains from now on")
-        for name in self.originals:
-            delattr(self.optimizer, name)
+        for name, original in self.originals.items():
+            setattr(self.optimizer, name, original)
         for layer, used in self.statistics:
             layer._use_global_stats = used
         self.originals, self.statistics = {}, []
@@ -124,25 +121,26 @@ class Log(paddle.callbacks.Callback):
     Args:
         meters (Meters): running averages.
         schedule: the learning-rate schedule.
-        first_epoch, epochs, steps (int): the epochs to come, counted from 1, and
-            the steps of each.
+        position (Position): where the training is; this callback moves it on.
+        epochs, steps (int): the last epoch, and the steps of each.
         every (int): steps between two lines.
         writer (visualdl.LogWriter or None): for the curves.
         print_mem_info (bool): add the peak GPU memory to the lines.
         on_step (callable or None): called before every step, for a profiler.
     """
 
-    def __init__(self, meters, schedule, first_epoch, epochs, steps, every, writer, print_mem_info, on_step):
+    def __init__(self, meters, schedule, position, epochs, steps, every, writer, print_mem_info, on_step):
         super().__init__()
-        self.meters, self.schedule = meters, schedule
-        self.first_epoch, self.epochs, self.steps, self.every = first_epoch, epochs, steps, every
+        self.meters, self.schedule, self.position = meters, schedule, position
+        self.epochs, self.steps, self.every = epochs, steps, every
         self.writer, self.print_mem_info, self.on_step = writer, print_mem_info, on_step
         self.batches = self.batch_time = self.reader_time = 0
 
     def on_train_begin(self, logs=None):
         screen = sys.stderr.isatty()
         self.bar = tqdm(
-            total=(self.epochs - self.first_epoch + 1) * self.steps,
+            total=(self.epochs - self.position.epoch + 1) * self.steps,
+            initial=self.position.step,
             unit="step",
             mininterval=0.2 if screen else 15,
             dynamic_ncols=screen,
@@ -150,12 +148,13 @@ class Log(paddle.callbacks.Callback):
         )
         self.ready = time.perf_counter()
 
-    def on_train_end(self, logs=None):
-        self.bar.close()
+    def release(self):
+        """Close the progress bar."""
+        if hasattr(self, "bar"):
+            self.bar.close()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = self.first_epoch + epoch
-        self.bar.set_description(f"epoch {self.epoch}/{self.epochs}")
+        self.bar.set_description(f"epoch {self.position.epoch}/{self.epochs}")
         self.ready = time.perf_counter()
 
     def on_train_batch_begin(self, step, logs=None):
@@ -169,15 +168,16 @@ class Log(paddle.callbacks.Callback):
         self.batch_time += now - self.ready
         self.batches += 1
         self.bar.update()
-        if step % self.every == 0:
-            self._line(step, logs["batch_size"])
+        if self.position.step % self.every == 0:
+            self._line(self.position.step, logs["batch_size"])
+        self.position.step += 1
         self.ready = time.perf_counter()
 
     def _line(self, step, batch_size):
-        values = self.meters.averages()
+        values, epoch = self.meters.averages(), self.position.epoch
         cost = self.batch_time / self.batches
         reader = self.reader_time / self.batches
-        left = (self.epochs - self.epoch + 1) * self.steps - step
+        left = (self.epochs - epoch + 1) * self.steps - step
         name = f"lr({type(self.schedule).__name__})"
         memory = ""
         if self.print_mem_info and paddle.device.is_compiled_with_cuda():
@@ -185,29 +185,40 @@ class Log(paddle.callbacks.Callback):
             allocated = paddle.device.cuda.max_memory_allocated() / 1024**2
             memory = f", max_mem_reserved: {reserved:.2f} MB, max_mem_allocated: {allocated:.2f} MB"
         logger.info(
-            f"[Train][Epoch {self.epoch}/{self.epochs}][Iter: {step}/{self.steps}]"
+            f"[Train][Epoch {epoch}/{self.epochs}][Iter: {step}/{self.steps}]"
             f"{name}: {self.lr:.8f}, {format_values(values)}, "
             f"batch_cost: {cost:.5f}s, reader_cost: {reader:.5f}, "
             f"ips: {batch_size / cost:.5f} samples/s, "
             f"eta: {datetime.timedelta(seconds=int(left * cost))}{memory}"
         )
         if self.writer is not None:
-            index = (self.epoch - 1) * self.steps + step + 1
+            index = (epoch - 1) * self.steps + step + 1
             self.writer.add_scalar(tag=name, step=index, value=self.lr)
             for key, value in values.items():
                 self.writer.add_scalar(tag=f"train_{key}", step=index, value=value)
         self.batches = self.batch_time = self.reader_time = 0
 
 
+class StepEnd(paddle.callbacks.Callback):
+    """Ends a step of :class:`Engine`: checkpoints, and the end of a run that is to stop."""
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+
+    def on_train_batch_end(self, step, logs=None):
+        self.engine.end_step()
+
+
 class EpochEnd(paddle.callbacks.Callback):
     """Ends an epoch of :class:`Engine`: evaluation, then checkpoints."""
 
-    def __init__(self, engine, first_epoch):
+    def __init__(self, engine):
         super().__init__()
-        self.engine, self.first_epoch = engine, first_epoch
+        self.engine = engine
 
     def on_train_batch_end(self, step, logs=None):
         self.averages = self.engine.meters.averages()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.engine.end_epoch(self.first_epoch + epoch, self.averages)
+        self.engine.end_epoch(self.engine.position.epoch, self.averages)

@@ -1,61 +1,53 @@
 """Datasets, samplers and loaders under PaddleClas' names."""
 
+import contextlib
 import os
+import re
 
 import numpy as np
 import paddle
-from paddle.io import BatchSampler, DataLoader, Dataset, DistributedBatchSampler
-from paddle.io.dataloader.collate import default_collate_fn
+from paddle.io import BatchSampler, Dataset, DistributedBatchSampler
 
-from .config import ConfigError, build_by_name, unsupported
+from ..config import ConfigError, DataError, build_by_name, unsupported
+from ..files import read_lines
+from ..serialization import unpickle_arrays
+from .loader import BatchReader, Loader
 from .transforms import build_batch_transforms, build_transforms
+
+_CHECKED_FILES = 10_000  # of a list, before training: each costs a request to the disk
+_LABEL = re.compile(r"-?[0-9]{1,9}")
 
 
 class _Images(Dataset):
-    """Images read by :meth:`read`; in the loading thread of one process an error waits in ``failure``.
+    """A data set of images and labels.
 
-    Paddle's loader without worker processes reads in a thread, and an exception
-    there leaves the main thread waiting for ever. :class:`_Loader` raises it.
+    Subclasses have :meth:`image`, :meth:`name`, :meth:`place` and the list ``labels``.
     """
 
-    threaded = False
-    failure = None
-
     def __getitem__(self, index):
+        return self.read(index)
+
+    def read(self, index):
+        """``(float32 [C, H, W], label)``; raises :class:`DataError` naming the image."""
         try:
-            return self.read(index)
+            image = np.asarray(self.image(index))
+            if image.ndim != 3:
+                raise ValueError(f"the operators make an array of shape {list(image.shape)} of it")
+            return np.ascontiguousarray(image.transpose((2, 0, 1))), np.int64(self.labels[index])
         except Exception as error:
-            if not self.threaded:
-                raise
-            self.failure = error
-            return None
+            raise DataError(f"image {self.name(index)}: {error or type(error).__name__}") from error
 
+    def check_labels(self, class_num):
+        """Raise :class:`DataError` for the first label outside ``0 ... class_num - 1``."""
+        for index, label in enumerate(self.labels):
+            if not 0 <= label < class_num:
+                raise DataError(
+                    f"{self.place(index)}: label {label} of {self.name(index)} is outside 0 to {class_num - 1}, "
+                    f"the classes of the network (Arch.class_num: {class_num})"
+                )
 
-class _Loader(DataLoader):
-    """A ``DataLoader`` that raises what its data set could not read."""
-
-    def __init__(self, dataset, collate_fn, **options):
-        super().__init__(dataset, collate_fn=_SkipFailed(collate_fn or default_collate_fn), **options)
-
-    def __iter__(self):
-        self.dataset.threaded = self.num_workers == 0
-        self.dataset.failure = None
-        for batch in super().__iter__():
-            if self.dataset.failure is not None:
-                raise self.dataset.failure
-            yield batch
-
-
-class _SkipFailed:
-    """Collate function that lets a batch with a failed sample through to :class:`_Loader`."""
-
-    def __init__(self, collate):
-        self.collate = collate
-
-    def __call__(self, samples):
-        if any(sample is None for sample in samples):
-            return [np.zeros([1], "float32"), np.zeros([1], "int64")]
-        return self.collate(samples)
+    def __len__(self):
+        return len(self.labels)
 
 
 class ImageNetDataset(_Images):
@@ -63,7 +55,7 @@ class ImageNetDataset(_Images):
 
     Args:
         image_root (str): directory that the paths are relative to.
-        cls_label_path (str): the list file.
+        cls_label_path (str): the list file, in UTF-8.
         delimiter (str): between path and label.
         relabel (bool): map the labels found, sorted, to 0, 1, 2...
     """
@@ -75,53 +67,86 @@ class ImageNetDataset(_Images):
         ):
             if not exists:
                 raise ValueError(f"{what} {path!r} does not exist")
-        self.transform = transform
-        self.paths, self.labels = [], []
-        with open(cls_label_path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                path, _, label = line.strip().rpartition(delimiter)
-                if not path or not label.strip().lstrip("-").isdigit():
-                    raise ValueError(
-                        f"{cls_label_path}:{number}: expected 'path{delimiter}label', but got {line.strip()!r}"
-                    )
-                self.paths.append(os.path.join(image_root, path))
-                self.labels.append(int(label))
+        self.transform, self.list_path = transform, cls_label_path
+        self.paths, self.labels, self.lines = [], [], []
+        for number, line in read_lines(cls_label_path):
+            path, _, label = line.rpartition(delimiter)
+            if not path or not _LABEL.fullmatch(label.strip()):
+                raise ValueError(
+                    f"{cls_label_path}:{number}: expected 'path{delimiter}label', but got {line!r}"
+                )
+            self.paths.append(os.path.join(image_root, path))
+            self.labels.append(int(label))
+            self.lines.append(number)
         if not self.paths:
             raise ValueError(f"{cls_label_path} names no image")
         if relabel:
             new = {old: i for i, old in enumerate(sorted(set(self.labels)))}
             self.labels = [new[label] for label in self.labels]
+        self._check_files()
 
-    def read(self, index):
-        path = self.paths[index]
-        try:
-            with open(path, "rb") as file:
-                image = self.transform(file.read())
-        except Exception as error:
-            raise ValueError(f"image {path}: {error}") from error
-        return np.ascontiguousarray(image.transpose((2, 0, 1))), np.int64(self.labels[index])
+    def _check_files(self):
+        step = -(-len(self.paths) // _CHECKED_FILES)
+        for index in range(0, len(self.paths), step):
+            if not os.path.exists(self.paths[index]):
+                raise ValueError(f"{self.place(index)}: there is no image {self.paths[index]!r}")
 
-    def __len__(self):
-        return len(self.paths)
+    def image(self, index):
+        with open(self.paths[index], "rb") as file:
+            return self.transform(file.read())
+
+    def name(self, index):
+        return self.paths[index]
+
+    def place(self, index):
+        return f"{self.list_path}:{self.lines[index]}"
 
 
 class _Cifar(_Images):
     """The official archive through ``paddle.vision.datasets``; downloaded if ``data_file`` is not given."""
 
     def __init__(self, transform, data_file=None, mode="train", download=True, backend="cv2"):
-        source = getattr(paddle.vision.datasets, type(self).__name__)
-        self.source = source(data_file, mode, None, download, "cv2")
-        self.transform = transform
+        if data_file is not None and not os.path.isfile(data_file):
+            raise ValueError(f"data_file {data_file!r} does not exist")
+        try:
+            with _plain_pickles():
+                source = getattr(paddle.vision.datasets, type(self).__name__)
+                self.source = source(data_file, mode, None, download, "cv2")
+        except Exception as error:
+            raise ValueError(f"{data_file or 'the archive'} cannot be read: {error}") from error
+        self.transform, self.file = transform, data_file or type(self).__name__
+        self.labels = [int(label) for _, label in self.source.data]
+        if not self.labels:
+            raise ValueError(f"{data_file} holds no images to {mode}")
 
-    def read(self, index):
-        image, label = self.source[index]
-        image = self.transform(np.asarray(image, dtype="uint8"))
-        return np.ascontiguousarray(image.transpose((2, 0, 1))), np.int64(label)
+    def image(self, index):
+        return self.transform(np.asarray(self.source[index][0], dtype="uint8"))
 
-    def __len__(self):
-        return len(self.source)
+    def name(self, index):
+        return f"{index} of {self.file}"
+
+    place = name
+
+
+class _PlainPickle:
+    """Stands for the module ``pickle`` and reads plain containers and arrays alone."""
+
+    @staticmethod
+    def load(file, encoding):
+        value = unpickle_arrays(file.read())
+        return {k.encode("latin1") if isinstance(k, str) else k: v for k, v in value.items()}
+
+
+@contextlib.contextmanager
+def _plain_pickles():
+    """Paddle's reader of CIFAR archives unpickles them, which would run any code in them."""
+    from paddle.vision.datasets import cifar
+
+    original, cifar.pickle = cifar.pickle, _PlainPickle
+    try:
+        yield
+    finally:
+        cifar.pickle = original
 
 
 class Cifar10(_Cifar):
@@ -147,77 +172,65 @@ SAMPLERS = {"DistributedBatchSampler": _distributed_sampler, "BatchSampler": _pl
 
 
 def _loader_options(num_workers=0, use_shared_memory=True):
-    return {"num_workers": num_workers, "use_shared_memory": use_shared_memory}
-
-
-def _start_worker(worker_id):
-    """OpenCV's thread pool does not survive the fork that starts a loading process."""
-    import cv2
-
-    cv2.setNumThreads(0)
-
-
-class _MixBatch:
-    """Collate function that applies batch operators to the stacked images and labels."""
-
-    def __init__(self, operators):
-        self.operators = operators
-
-    def __call__(self, samples):
-        images, labels = (np.stack(field) for field in zip(*samples, strict=True))
-        for operator in self.operators:
-            images, labels = operator(images, labels)
-        return [images, labels]
+    return {"workers": num_workers, "use_shared_memory": use_shared_memory}
 
 
 def build_loader(config, part, class_num=None):
-    """The ``paddle.io.DataLoader`` of ``DataLoader.<part>``.
+    """The :class:`Loader` of ``DataLoader.<part>``.
 
     Args:
         config (dict): the parsed YAML.
         part (str): ``'Train'`` or ``'Eval'``.
-        class_num (int, optional): for operators that mix labels.
+        class_num (int, optional): labels must be below it; for operators that mix labels.
 
     Raises:
         ConfigError: naming the key, for anything that cannot be honoured.
+        DataError: naming file and line, for labels that the network has no class for.
     """
     section, path = config["DataLoader"][part], f"DataLoader.{part}"
+    settings = config.get("Global") or {}
     for key in ("dataset", "sampler", "loader"):
         if not isinstance(section.get(key), dict):
             raise ConfigError(f"{path}.{key}: must be a dict, but got {section.get(key)!r}")
     options = dict(section["dataset"])
     name = options.pop("name", None)
-    transform = build_transforms(options.pop("transform_ops", None), f"{path}.dataset.transform_ops")
+    transform = build_transforms(
+        options.pop("transform_ops", None), f"{path}.dataset.transform_ops", settings.get("max_image_pixels")
+    )
     mixing = options.pop("batch_transform_ops", None)
+    if mixing and part != "Train":
+        raise unsupported(f"{path}.dataset.batch_transform_ops", "mixing outside training")
     dataset = build_by_name(f"{path}.dataset", DATASETS, name, options, transform=transform)
-
-    sampler = dict(section["sampler"])
-    sampler_name = sampler.pop("name", "BatchSampler")
-    if sampler_name != "DistributedBatchSampler" and paddle.distributed.get_world_size() > 1:
+    if class_num is not None:
+        dataset.check_labels(class_num)
+    skip = settings.get("on_bad_image") == "skip"
+    if skip and part != "Train" and paddle.distributed.get_world_size() > 1:
         raise ConfigError(
-            f"{path}.sampler: {sampler_name} gives every process the same images; "
+            "Global.on_bad_image: 'skip' is not possible where several processes evaluate together, "
+            "which takes batches of one size; use 'error', or train with eval_during_train: False"
+        )
+    sampler = _build_sampler(section, path, dataset)
+    if mixing:
+        mixing = build_batch_transforms(mixing, f"{path}.dataset.batch_transform_ops", class_num)
+    options = build_by_name(path, {"loader": _loader_options}, "loader", section["loader"])
+    return Loader(BatchReader(dataset, mixing or (), skip), sampler, **options)
+
+
+def _build_sampler(section, path, dataset):
+    options = dict(section["sampler"])
+    name = options.pop("name", "BatchSampler")
+    if name != "DistributedBatchSampler" and paddle.distributed.get_world_size() > 1:
+        raise ConfigError(
+            f"{path}.sampler: {name} gives every process the same images; "
             "use DistributedBatchSampler with several processes"
         )
-    batch_sampler = build_by_name(f"{path}.sampler", SAMPLERS, sampler_name, sampler, dataset=dataset)
-    if len(batch_sampler) == 0:
+    sampler = build_by_name(f"{path}.sampler", SAMPLERS, name, options, dataset=dataset)
+    if len(sampler) == 0:
         raise ConfigError(
-            f"{path}.sampler: {len(dataset)} images give no batch of {sampler['batch_size']}; "
+            f"{path}.sampler: {len(dataset)} images give no batch of {options['batch_size']}; "
             "lower batch_size or set drop_last to False"
         )
-    collate = None
-    if mixing:
-        if part != "Train":
-            raise unsupported(f"{path}.dataset.batch_transform_ops", "mixing outside training")
-        collate = _MixBatch(build_batch_transforms(mixing, f"{path}.dataset.batch_transform_ops", class_num))
-    loader = build_by_name(f"{path}", {"loader": _loader_options}, "loader", section["loader"])
-    return _Loader(
-        dataset,
-        collate,
-        worker_init_fn=_start_worker,
-        batch_sampler=batch_sampler,
-        return_list=True,
-        **loader,
-    )
+    return sampler
 
 
 def mixes_labels(config):

@@ -2,10 +2,11 @@
 
 import contextlib
 import copy
-import itertools
 import logging
+import math
 import os
 import random
+import signal
 import sys
 import time
 import warnings
@@ -15,14 +16,26 @@ import paddle
 from paddle.static import InputSpec
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..weights import load_weights, read_file, read_state_dict, save_files, set_weights
-from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepSchedule, format_values
-from .config import ConfigError, check_config, move_class_num
+from ..config import ConfigError, DataError, check_config, move_class_num
+from ..files import FolderLock, verify
+from ..weights import load_weights, read_file, set_weights
+from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
+from .checkpoints import (
+    BEST,
+    LATEST,
+    Checkpoints,
+    describe_progress,
+    load_optimizer,
+    read_checkpoint,
+    section_hashes,
+)
 from .data import build_loader, mixes_labels
 from .infer import TopkPostProcess, list_images, read_batches
+from .interrupt import Interrupted, StopRequest
 from .losses import CombinedLoss
 from .metrics import Meters, check_classes, parse_topk, require_metric
 from .optim import build_optimizer
+from .steps import LossGuard, Model, Position, RandomNumbers
 from .transforms import build_transforms
 
 logger = logging.getLogger("ppcls")
@@ -62,11 +75,18 @@ class Engine:
         self.class_num = config["Arch"].get("class_num")
         self.evaluates = mode == "eval" or (mode == "train" and self.settings.get("eval_during_train", True))
         self.update_freq = self.settings.get("update_freq") or 1
+        self.position, self.random = Position(), RandomNumbers(self.seed)
+        self.checkpoints = Checkpoints(self.output_dir, self.settings.get("keep"))
+        self.guard = LossGuard(self.settings.get("nan_policy"), self.output_dir, self.position)
+        self.stop, self.stopping = StopRequest(), 0  # the signal that came here, and what all agreed on
+        self.writer, self.listed = None, set()
         self.network = build_network(config, mode)
         self._build_data()
         self._build_meters()
         if mode == "infer":
-            self.transform = build_transforms(config["Infer"]["transforms"], "Infer.transforms")
+            self.transform = build_transforms(
+                config["Infer"]["transforms"], "Infer.transforms", self.settings.get("max_image_pixels")
+            )
             self.postprocess = TopkPostProcess.from_config(config)
         self._load_pretrained()
         self._build_model()
@@ -92,10 +112,12 @@ class Engine:
                     "batches of an epoch"
                 )
             self.steps = len(self.train_loader) // self.update_freq * self.update_freq
+            self.train_loader.limit = self.steps
+            self.guard.names = self.train_loader.names
         if self.evaluates:
             if not (self.config.get("DataLoader") or {}).get("Eval"):
                 raise ConfigError("DataLoader.Eval: missing, but needed to evaluate")
-            self.eval_loader = build_loader(self.config, "Eval")
+            self.eval_loader = build_loader(self.config, "Eval", self.class_num)
 
     def _build_meters(self):
         loss, metric = self.config.get("Loss") or {}, self.config.get("Metric") or {}
@@ -124,13 +146,15 @@ class Engine:
                 )
             return
         training = self.mode == "train"
-        report = load_weights(self.network, path, skip_attention=training, skip_classifier=training)
+        report = load_checkpoint(self.network, path, skip_attention=training, skip_classifier=training)
         logger.info(f"Finish load pretrained model from {path}: {report}")
 
     def _build_model(self):
         self.average = self.optimizer = None
         amp = self.config.get("AMP") or {}
         use_amp = amp.get("use_amp", True) if self.config.get("AMP") else False
+        if use_amp and paddle.get_device() == "cpu":
+            logger.warning("AMP has no effect on the CPU: Paddle computes in float32 there")
         level = amp.get("level", "O1")
         shape = [None, *(self.settings.get("image_shape") or [3, None, None])]
         inputs, labels = [InputSpec(shape, "float32", "x")], [InputSpec([None, 1], "int64", "label")]
@@ -145,7 +169,7 @@ class Engine:
             self.optimizer, self.schedule = build_optimizer(
                 self.config, self.network, self.settings["epochs"], self.steps // self.update_freq
             )
-        self.model = paddle.Model(self.network, inputs, labels)  # gives all processes the same weights
+        self.model = Model(self.network, inputs, labels)  # gives all processes the same weights
         if self.mode == "train" and self.config.get("EMA"):
             self.average = copy.deepcopy(self.network)
             self.average.eval()
@@ -165,133 +189,273 @@ class Engine:
             if use_amp and self.mode == "train"
             else None,
         )
-        rank = paddle.distributed.get_rank()
-        if self.seed is not None and rank:
-            paddle.seed(self.seed + rank)
-            np.random.seed((self.seed + rank) % 2**32)
-            random.seed(self.seed + rank)
+        self.model.watch(self._begin_step, self.guard)
+
+    def _begin_step(self):
+        self.random.start(self.position)
 
     def _loss(self, logits, label):
+        if self.meters.mode == "train":
+            self._check_labels(self.train_loader, logits)
         loss = self.meters.loss(logits, label)
+        if self.meters.mode == "train":
+            value = float(loss)
+            bad, self.stopping = self._agree(not math.isfinite(value), self.stop.signal)
+            if bad:
+                self.guard.refuse(f"the loss is {value}")
         return loss / self.update_freq if self.update_freq > 1 else loss
+
+    def _check_labels(self, loader, logits):
+        """What the network's output shows of its number of classes, where the YAML does not give it."""
+        if self.class_num is None:
+            self.class_num = int(logits.shape[-1])
+            loader.dataset.check_labels(self.class_num)
+
+    @staticmethod
+    def _agree(*numbers):
+        """The largest of every number over all processes, so that they stop and skip together."""
+        if paddle.distributed.get_world_size() == 1:
+            return numbers
+        together = paddle.to_tensor([float(n) for n in numbers])
+        paddle.distributed.all_reduce(together, op=paddle.distributed.ReduceOp.MAX)
+        return [int(n) for n in together.numpy()]
 
     # --- training ------------------------------------------------------------------------
 
     def train(self):
-        """Train from scratch or from ``Global.checkpoints``; returns the best ``top1``."""
-        epochs = self.settings["epochs"]
-        first = self._resume() + 1
-        if first > epochs:
-            logger.info(f"nothing to train: the checkpoint is of epoch {first - 1} of {epochs}")
-            return self.best["metric"]
-        writer = None
-        if self.settings.get("use_visualdl") and paddle.distributed.get_rank() == 0:
-            from visualdl import LogWriter
+        """Train from scratch or from ``Global.checkpoints``; returns the best ``top1``.
 
-            writer = LogWriter(logdir=self.output_dir)
-        self.writer = writer
+        Raises:
+            FolderInUseError: if another run has the output folder.
+            Interrupted: after SIGTERM or Ctrl-C; the state is then in ``latest``.
+            NonFiniteError: for a loss that is not finite, as ``Global.nan_policy`` says.
+            DataError: naming the image, for one that cannot be read.
+        """
+        first_rank = paddle.distributed.get_rank() == 0
+        lock = FolderLock(self.output_dir, "training") if first_rank else contextlib.nullcontext()
+        with lock, self.stop, contextlib.ExitStack() as closing:
+            for loader in (self.train_loader, self.eval_loader):
+                if loader is not None:
+                    closing.callback(loader.close)
+            if first_rank:
+                self.checkpoints.clean()
+            self._share_seed()
+            pending = self._resume()
+            self.train_loader.seed = (self.random.seed,)
+            self.train_loader.epoch, self.train_loader.first = self.position.epoch, self.position.step
+            if self.settings.get("use_visualdl") and first_rank:
+                from visualdl import LogWriter
+
+                self.writer = closing.enter_context(LogWriter(logdir=self.output_dir))
+            if pending is not None:
+                self.end_epoch(self.position.epoch - 1, pending)
+            if self.position.epoch > self.settings["epochs"]:
+                done = self.position.epoch - 1
+                logger.info(
+                    f"nothing to train: the checkpoint is of epoch {done} of {self.settings['epochs']}"
+                )
+                return self.best["metric"]
+            self._fit()
+        return self.best["metric"]
+
+    def _fit(self):
         self.meters.mode = "train"
+        callbacks = self._callbacks()
+        try:
+            # On a screen, log lines go above the progress bar.
+            screen = sys.stderr.isatty()
+            with logging_redirect_tqdm([logger]) if screen else contextlib.nullcontext():
+                self.model.fit(
+                    self.train_loader,
+                    epochs=self.settings["epochs"] - self.position.epoch + 1,
+                    verbose=0,
+                    callbacks=callbacks,
+                    accumulate_grad_batches=self.update_freq,
+                )
+        finally:
+            for callback in callbacks:
+                if hasattr(callback, "release"):
+                    callback.release()
+
+    def _callbacks(self):
+        epochs, first = self.settings["epochs"], self.position.epoch
         callbacks = [
             Log(
                 self.meters,
                 self.schedule,
-                first,
+                self.position,
                 epochs,
                 self.steps,
                 self.settings.get("print_batch_step") or 10,
-                writer,
+                self.writer,
                 self.settings.get("print_mem_info"),
                 self.on_step,
             ),
-            StepSchedule(self.schedule, self.update_freq),
+            StepSchedule(self.schedule, self.position, self.update_freq),
         ]
         frozen = self.settings.get("freeze_backbone_epochs") or 0
         if frozen >= first:
             callbacks.append(FreezeBackbone(self.network, self.optimizer, frozen - first + 1))
         if self.average is not None:
             decay = self.config["EMA"].get("decay", 0.9999)
-            callbacks.append(MovingAverage(self.network, self.average, decay, self.update_freq))
-        callbacks.append(EpochEnd(self, first))
-        try:
-            # On a screen, log lines go above the progress bar.
-            screen = sys.stderr.isatty()
-            with logging_redirect_tqdm([logger]) if screen else contextlib.nullcontext():
-                self.model.fit(
-                    _FirstBatches(self.train_loader, self.steps),
-                    epochs=epochs - first + 1,
-                    verbose=0,
-                    callbacks=callbacks,
-                    accumulate_grad_batches=self.update_freq,
-                )
-        finally:
-            if writer is not None:
-                writer.close()
-        return self.best["metric"]
+            callbacks.append(
+                MovingAverage(self.network, self.average, decay, self.position, self.update_freq)
+            )
+        return [*callbacks, StepEnd(self), EpochEnd(self)]
+
+    def end_step(self):
+        """Save if it is time to, or if the run is to stop; the end of an epoch does it by itself."""
+        if self.position.step % self.update_freq or self.position.step == self.steps:
+            return
+        if paddle.distributed.get_world_size() == 1:
+            self.stopping = self.stop.signal
+        every = self.settings.get("save_steps")
+        updates = self.position.step // self.update_freq
+        if self.stopping:
+            self._save(LATEST, {"metric": 0.0, "epoch": self.position.epoch - 1})
+            self._interrupt()
+        elif every and updates % every == 0:
+            self._save(LATEST, {"metric": 0.0, "epoch": self.position.epoch - 1})
 
     def end_epoch(self, epoch, averages):
         """Evaluate if it is time to, and write ``best_model``, ``epoch_N`` and ``latest``."""
         epochs = self.settings["epochs"]
+        self.position.epoch, self.position.step = epoch + 1, 0
         logger.info(f"[Train][Epoch {epoch}/{epochs}][Avg]{format_values(averages)}")
+        self._list_skipped(self.train_loader)
         accuracy = 0.0
         if self.evaluates and epoch % (self.settings.get("eval_interval") or 1) == 0:
-            accuracy = self._evaluate(epoch)
-            saved = accuracy
-            if self.average is not None:  # which is what the checkpoint holds
-                self.model.network = self.average
-                try:
-                    saved = self._evaluate(epoch)
-                finally:
-                    self.model.network = self.network
-            if saved >= self.best["metric"]:
-                self.best = {"metric": saved, "epoch": epoch}
-                self._save("best_model", self.best)
-            kind = "best metric" if self.average is None else "best metric ema"
-            logger.info(f"[Eval][Epoch {epoch}][{kind}: {self.best['metric']}]")
-            if self.writer is not None:
-                self.writer.add_scalar(tag="eval_acc", step=epoch, value=accuracy)
+            try:
+                accuracy = self._evaluate_epoch(epoch)
+            except _StopEvaluation:
+                self._save(LATEST, {"metric": 0.0, "epoch": epoch}, pending=averages)
+                self._interrupt()
         info = {"metric": accuracy, "epoch": epoch}
         interval = self.settings.get("save_interval", 1)
-        if interval > 0 and epoch % interval == 0:
+        if interval is None or (interval > 0 and epoch % interval == 0):
             self._save(f"epoch_{epoch}", info)
-        self._save("latest", info)
+        self._save(LATEST, info)
         self.meters.mode = "train"
+        (self.stopping,) = self._agree(self.stop.signal)
+        if self.stopping and epoch < epochs:
+            self._interrupt()
 
-    def _save(self, name, info):
-        """Write a checkpoint; ``.pdstates`` comes last, so that it is there only if the rest is."""
+    def _evaluate_epoch(self, epoch):
+        """Evaluate the network and its average, and keep the best; returns the network's accuracy."""
+        accuracy = saved = self._evaluate(epoch)
+        if self.average is not None:  # which is what the checkpoint holds
+            self.model.network = self.average
+            try:
+                saved = self._evaluate(epoch)
+            finally:
+                self.model.network = self.network
+        if saved >= self.best["metric"]:
+            self.best = {"metric": saved, "epoch": epoch}
+            self._save(BEST, self.best)
+        kind = "best metric" if self.average is None else "best metric ema"
+        logger.info(f"[Eval][Epoch {epoch}][{kind}: {self.best['metric']}]")
+        if self.writer is not None:
+            self.writer.add_scalar(tag="eval_acc", step=epoch, value=accuracy)
+        return accuracy
+
+    def _interrupt(self):
+        """End the training: all processes have come here, and the first has saved."""
+        if paddle.distributed.get_world_size() > 1:
+            paddle.distributed.barrier()
+        prefix, number = self.checkpoints.prefix(LATEST), self.stopping
+        progress = describe_progress({"epoch": self.position.epoch - 1, "step": self.position.step})
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name} after {progress}; saved in {prefix}; go on with "
+            f"-o Global.checkpoints={prefix}",
+            number,
+        )
+
+    def _save(self, name, info, pending=None):
+        """Write a checkpoint; ``pending`` are the averages of an epoch that is yet to be evaluated."""
         if paddle.distributed.get_rank() != 0:
             return
-        prefix = os.path.join(self.output_dir, name)
         if self.average is not None:  # as in PaddleClas: the average is the model
-            files = {".pdema": self.network.state_dict(), ".pdparams": self.average.state_dict()}
+            values = {".pdema": self.network.state_dict(), ".pdparams": self.average.state_dict()}
         else:
-            files = {".pdparams": self.network.state_dict()}
-        files |= {".pdopt": self.optimizer.state_dict(), ".pdstates": info}
-        save_files({prefix + ending: value for ending, value in files.items()})
-        logger.info(f"Already save model in {prefix}")
+            values = {".pdparams": self.network.state_dict()}
+        values[".pdopt"] = self.optimizer.state_dict()
+        scaler = getattr(self.model, "_scaler", None)
+        facts = {
+            "step": self.position.step,
+            "pending": pending,
+            "meters": {"count": self.meters.count, "sums": self.meters.sums},
+            "seed": self.random.seed,
+            "skipped_batches": self.guard.skipped,
+            "scaler": None if scaler is None else _plain(scaler.state_dict()),
+            "steps_per_epoch": self.steps,
+            "processes": paddle.distributed.get_world_size(),
+            "sections": section_hashes(self.config),
+        }
+        self.checkpoints.save(name, values, info, facts)
+
+    def _share_seed(self):
+        """A seed that was drawn must be the same in all processes."""
+        if self.seed is None and paddle.distributed.get_world_size() > 1:
+            seed = paddle.to_tensor([self.random.seed], dtype="int64")
+            paddle.distributed.broadcast(seed, 0)
+            self.random.seed = int(seed)
 
     def _resume(self):
-        """Restore ``Global.checkpoints``; returns the epoch it was written after, or 0."""
+        """Restore ``Global.checkpoints``; returns the averages of an epoch that is yet to be evaluated, or None."""
         self.best = {"metric": -1.0, "epoch": 0}
         prefix = self.settings.get("checkpoints")
+        if prefix == "auto":
+            prefix = self.checkpoints.newest()
+            if prefix is None:
+                logger.info(f"Global.checkpoints: auto: {self.output_dir} holds no checkpoint; starting anew")
         if prefix is None:
-            return 0
-        states = read_file(prefix + ".pdstates")
-        optimizer = read_file(prefix + ".pdopt")
-        weights = read_state_dict(prefix + ".pdparams")
+            return None
+        checkpoint = read_checkpoint(prefix, self.average is not None)
+        weights, path = checkpoint.weights, checkpoint.prefix + ".pdparams"
         if self.average is not None:
-            set_weights(self.average, weights, prefix + ".pdparams")
-            weights = read_state_dict(prefix + ".pdema")
-        set_weights(self.network, weights, prefix)
-        self.optimizer.set_state_dict(optimizer[0] if isinstance(optimizer, list) else optimizer)
-        epoch = states["epoch"]
-        best = os.path.join(self.output_dir, "best_model.pdstates")
-        if os.path.isfile(best):
-            self.best = {**read_file(best)}
+            set_weights(self.average, weights, path)
+            weights, path = checkpoint.average, checkpoint.prefix + ".pdema"
+        set_weights(self.network, weights, path)
+        parameters = [p for p in self.network.parameters() if p.trainable]
+        load_optimizer(self.optimizer, parameters, checkpoint.optimizer, checkpoint.prefix + ".pdopt")
+        self._restore_best()
+        self.position.epoch, self.position.step = checkpoint.epoch + 1, 0
+        facts = checkpoint.facts
+        logger.info(
+            f"Finish load checkpoints from {checkpoint.prefix}, "
+            f"{describe_progress({'epoch': checkpoint.epoch, 'step': facts.get('step')})}"
+        )
+        return self._restore_facts(facts) if facts else None
+
+    def _restore_best(self):
+        path = self.checkpoints.prefix(BEST) + ".pdstates"
+        if os.path.isfile(path):
+            verify(self.checkpoints.prefix(BEST), [".pdstates"])
+            self.best = {**read_file(path)}
             self.best["metric"] = float(self.best["metric"])
-        if hasattr(self.train_loader.batch_sampler, "set_epoch"):
-            self.train_loader.batch_sampler.set_epoch(epoch)
-        logger.info(f"Finish load checkpoints from {prefix}, epoch {epoch}")
-        return epoch
+
+    def _restore_facts(self, facts):
+        """What makes the rest of the run the one that was interrupted; returns what :meth:`_resume` does."""
+        hashes = section_hashes(self.config)
+        watched = ("Arch", "DataLoader", "Optimizer", "Loss", "EMA", "AMP")
+        changed = [k for k in watched if facts.get("sections", {}).get(k, hashes.get(k)) != hashes.get(k)]
+        if changed:
+            logger.warning(f"other than when the checkpoint was written: {', '.join(changed)}")
+        if self.seed is not None and self.seed != facts["seed"]:
+            logger.info(f"Global.seed: the checkpoint's {facts['seed']} is used, not {self.seed}")
+        self.random.seed, self.guard.skipped = facts["seed"], facts["skipped_batches"]
+        if facts["scaler"]:
+            self.model._scaler = paddle.amp.GradScaler(**self.model._adapter._amp_configs)
+            self.model._scaler.load_state_dict(_arrays(facts["scaler"]))
+        same = facts["steps_per_epoch"] == self.steps and facts["processes"] == (
+            paddle.distributed.get_world_size()
+        )
+        if facts["step"] and not same:
+            logger.warning("the batches of an epoch are others now: the interrupted epoch begins again")
+        elif facts["step"]:
+            self.position.step = facts["step"]
+            self.meters.count, self.meters.sums = facts["meters"]["count"], facts["meters"]["sums"]
+        return facts["pending"]
 
     # --- evaluation and inference --------------------------------------------------------
 
@@ -310,11 +474,32 @@ class Engine:
         self._share_statistics()
         every = self.settings.get("print_batch_step") or 10
         follow = _EvalLog(self, epoch, every, len(self.eval_loader))
-        with paddle.no_grad(), self._eval_precision():
-            self.model.evaluate(self.eval_loader, verbose=0, callbacks=[follow])
+        try:
+            with paddle.no_grad(), self._eval_precision():
+                self.model.evaluate(self.eval_loader, verbose=0, callbacks=[follow])
+        finally:
+            if self.mode == "eval":
+                self.eval_loader.close()
         self.results = follow.averages
+        self._list_skipped(self.eval_loader)
+        for name, value in self.results.items():
+            if not math.isfinite(value):
+                raise DataError(
+                    f"evaluation: {name} is {value}; the weights or the images hold numbers that are not finite"
+                )
         logger.info(f"[Eval][Epoch {epoch}][Avg]{format_values(self.results)}")
         return self.results[f"top{self.meters.topk['eval'][0]}"]
+
+    def _list_skipped(self, loader):
+        """Log how many images were left out, and add them to a list in the output folder."""
+        new = [message for message in loader.skipped if message not in self.listed]
+        if loader.skipped:
+            path = os.path.join(self.output_dir, "bad_images.txt")
+            os.makedirs(self.output_dir, exist_ok=True)
+            with open(path, "a", encoding="utf-8") as file:
+                file.writelines(f"{message}\n" for message in new)
+            logger.warning(f"{sum(loader.skipped.values())} images left out so far, listed in {path}")
+            self.listed.update(new)
 
     def _share_statistics(self):
         """Give every process the running statistics of the first, which are those that are saved."""
@@ -330,10 +515,12 @@ class Engine:
             raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
         results = []
         paths = list_images(section["infer_imgs"])
-        for names, images in read_batches(paths, self.transform, section.get("batch_size") or 1):
+        skip = logger.warning if self.settings.get("on_bad_image") == "skip" else None
+        for names, images in read_batches(paths, self.transform, section.get("batch_size") or 1, skip):
             with self._eval_precision():
                 (logits,) = self.model.predict_batch([images])
-            shifted = np.exp(logits.astype("float64") - logits.max(axis=-1, keepdims=True))
+            with np.errstate(invalid="ignore"):  # the post-processing names the image
+                shifted = np.exp(logits.astype("float64") - logits.max(axis=-1, keepdims=True))
             batch = self.postprocess(shifted / shifted.sum(axis=-1, keepdims=True), names)
             logger.info(batch)
             results += batch
@@ -352,7 +539,11 @@ class _EvalLog(paddle.callbacks.Callback):
         self.reader += time.perf_counter() - self.ready
 
     def on_eval_batch_end(self, step, logs=None):
-        meters = self.engine.meters
+        engine, meters = self.engine, self.engine.meters
+        if engine.mode == "train":
+            (engine.stopping,) = engine._agree(engine.stop.signal)
+            if engine.stopping:
+                raise _StopEvaluation
         self.averages = meters.averages()
         self.cost += time.perf_counter() - self.ready
         self.batches += 1
@@ -366,14 +557,22 @@ class _EvalLog(paddle.callbacks.Callback):
         self.ready = time.perf_counter()
 
 
-class _FirstBatches:
-    """The first ``steps`` batches of every epoch of a loader."""
+class _StopEvaluation(Exception):
+    """Ends an evaluation because the run is to stop."""
 
-    def __init__(self, loader, steps):
-        self.loader, self.steps = loader, steps
 
-    def __len__(self):
-        return self.steps
+def load_checkpoint(network, path, **options):
+    """:func:`paddle_attention.weights.load_weights`, after a look at the checksum where there is one."""
+    if not path.endswith(".safetensors"):
+        verify(path.removesuffix(".pdparams"), [".pdparams"])
+    return load_weights(network, path, **options)
 
-    def __iter__(self):
-        return itertools.islice(iter(self.loader), self.steps)
+
+def _plain(state):
+    """The numbers of a dict of arrays, for JSON."""
+    return {k: np.asarray(v).tolist() for k, v in state.items()}
+
+
+def _arrays(state):
+    """What :func:`_plain` was made of."""
+    return {k: np.array(v, "float32") if isinstance(v, list) else v for k, v in state.items()}

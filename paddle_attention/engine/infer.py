@@ -4,7 +4,8 @@ import os
 
 import numpy as np
 
-from .config import ConfigError, build_by_name
+from ..config import ConfigError, DataError, build_by_name
+from ..files import read_lines
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -28,18 +29,47 @@ def list_images(path):
     return sorted(found)
 
 
-def read_batches(paths, transform, batch_size):
-    """Yield ``(paths, float32 array [n, 3, H, W])``; a bad image is an error that names it."""
+def read_batches(paths, transform, batch_size, skip=None):
+    """Yield ``(paths, float32 array [n, 3, H, W])``.
+
+    Args:
+        paths (list of str): image files.
+        transform (callable): bytes to an array ``[3, H, W]``.
+        batch_size (int): images at a time.
+        skip (callable, optional): gets the message about an image that cannot be read, which is
+            then left out.
+
+    Raises:
+        DataError: naming the image, if it cannot be read, or has another size than the others.
+    """
     for start in range(0, len(paths), batch_size):
-        names = paths[start : start + batch_size]
-        images = []
-        for name in names:
+        names, images = [], []
+        for name in paths[start : start + batch_size]:
             try:
-                with open(name, "rb") as file:
-                    images.append(transform(file.read()))
-            except Exception as error:
-                raise ValueError(f"image {name}: {error}") from error
-        yield names, np.stack(images)
+                images.append(_read_image(name, transform, images))
+                names.append(name)
+            except DataError as error:
+                if skip is None:
+                    raise
+                skip(str(error))
+        if images:
+            yield names, np.stack(images)
+
+
+def _read_image(name, transform, others):
+    try:
+        with open(name, "rb") as file:
+            image = np.asarray(transform(file.read()))
+        if image.ndim != 3:
+            raise ValueError(f"the operators make an array of shape {list(image.shape)} of it")
+    except Exception as error:
+        raise DataError(f"image {name}: {error or type(error).__name__}") from error
+    if others and image.shape != others[0].shape:
+        raise DataError(
+            f"image {name}: is {list(image.shape)} where the images before it are {list(others[0].shape)}; "
+            "add ResizeImage and CropImage to Infer.transforms, or set Infer.batch_size: 1"
+        )
+    return image
 
 
 class TopkPostProcess:
@@ -59,16 +89,21 @@ class TopkPostProcess:
         if class_id_map_file is not None:
             if not os.path.isfile(class_id_map_file):
                 raise ValueError(f"class_id_map_file {class_id_map_file!r} does not exist")
-            with open(class_id_map_file, encoding="utf-8") as file:
-                for line in file:
-                    number, _, name = line.rstrip("\n").partition(delimiter)
-                    if number.strip():
-                        self.names[int(number)] = name
+            for line_number, line in read_lines(class_id_map_file):
+                number, _, name = line.partition(delimiter)
+                if not number.strip().isdecimal():
+                    raise ValueError(
+                        f"{class_id_map_file}:{line_number}: expected 'id{delimiter}name', but got {line!r}"
+                    )
+                self.names[int(number)] = name
 
     @classmethod
     def from_config(cls, config):
         """Build from the YAML's ``Infer.PostProcess``; raises ConfigError."""
-        options = dict(config["Infer"]["PostProcess"])
+        options = config["Infer"]["PostProcess"]
+        if not isinstance(options, dict):
+            raise ConfigError(f"Infer.PostProcess: must be a dict, but got {options!r}")
+        options = dict(options)
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError(f"Infer.PostProcess.name: must be 'Topk', but got {name!r}")
@@ -78,6 +113,10 @@ class TopkPostProcess:
         """A list of dicts of ``class_ids``, ``scores``, ``file_name`` and ``label_names``."""
         results = []
         for row, path in zip(probabilities, paths, strict=True):
+            if not np.isfinite(row).all():
+                raise DataError(
+                    f"image {path}: the network's output is not finite; the weights or the image are damaged"
+                )
             best = np.argsort(row)[-self.topk :][::-1]
             result = {
                 "class_ids": [int(i) for i in best],

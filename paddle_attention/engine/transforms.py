@@ -4,15 +4,19 @@ An image is an HWC uint8 or float32 array between operators; colours are RGB
 unless ``DecodeImage.to_rgb`` is off.
 """
 
+import io
 import math
 import random
 import re
+import warnings
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from .config import ConfigError, build_by_name, single_item
+from ..config import ConfigError, build_by_name, single_item
+
+MAX_PIXELS = 89_478_485  # of one image: Pillow's own limit, 256 MB of RGB
 
 _CV2_MODES = {
     "nearest": cv2.INTER_NEAREST,
@@ -63,13 +67,22 @@ class _Resizer:
 
 
 class DecodeImage:
-    """Bytes of an image file (or an HWC array) to an HWC array."""
+    """Bytes of an image file (or an HWC array) to an HWC array.
 
-    def __init__(self, to_np=True, to_rgb=True, channel_first=False, backend="cv2"):
+    Args:
+        to_np, to_rgb, channel_first, backend: as in PaddleClas.
+        max_pixels (int, optional): refuse larger images before they are decoded.
+
+    Raises:
+        ValueError: for a file that is no image, is cut off or damaged, or is too large.
+    """
+
+    def __init__(self, to_np=True, to_rgb=True, channel_first=False, backend="cv2", max_pixels=None):
         self.backend = _choice("backend", str(backend).lower(), ("cv2", "pil"))
         _choice("to_np", to_np, (True,))
         self.to_rgb = to_rgb
         self.channel_first = channel_first
+        self.max_pixels = max_pixels or MAX_PIXELS
 
     def __call__(self, image):
         if isinstance(image, bytes):
@@ -79,14 +92,68 @@ class DecodeImage:
         return image.transpose((2, 0, 1)) if self.channel_first else image
 
     def _decode(self, data):
+        check_image(data, self.max_pixels)
         if self.backend == "pil":
-            import io
-
-            return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[:, :, ::-1]
+            with Image.open(io.BytesIO(data)) as picture:
+                return np.asarray(picture.convert("RGB"))[:, :, ::-1]
         image = cv2.imdecode(np.frombuffer(data, dtype="uint8"), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError("not an image that OpenCV can decode")
         return image
+
+
+def check_image(data, max_pixels):
+    """Raise ValueError for bytes that are no whole image or one of more than ``max_pixels``.
+
+    OpenCV fills what is missing of a file with grey and says nothing.
+    """
+    if not data:
+        raise ValueError("not an image: the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own limit on pixels
+            with Image.open(io.BytesIO(data)) as picture:
+                _check_whole(picture, data, max_pixels)
+    except ValueError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{error}; the limit is {max_pixels} (Global.max_image_pixels)") from error
+    except UnidentifiedImageError:
+        raise ValueError("not an image of a known format") from None
+    except Exception as error:  # Pillow's readers raise nearly anything
+        raise ValueError(f"not a whole image: {error or type(error).__name__}") from error
+
+
+def _check_whole(picture, data, max_pixels):
+    width, height = picture.size
+    if width * height > max_pixels:
+        raise ValueError(
+            f"has {width}x{height} pixels, more than {max_pixels}; make it smaller, or raise "
+            "Global.max_image_pixels"
+        )
+    if picture.format in ("JPEG", "MPO"):
+        if not _jpeg_ends(data):
+            raise ValueError("not a whole JPEG: its end is missing")
+    elif picture.format == "PNG":
+        picture.verify()  # the checksums of all parts up to the end, without decoding
+    else:
+        picture.load()
+
+
+def _jpeg_ends(data):
+    """Whether a JPEG's end marker follows its first scan; those of thumbnails stand before it."""
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return False
+        marker = data[position + 1]
+        if marker == 0xDA:  # start of scan; in its data 0xFF is always followed by 0x00 or a restart
+            return data.find(b"\xff\xd9", position) >= 0
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            position += 1 if marker == 0xFF else 2
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
 
 
 class ResizeImage:
@@ -167,6 +234,8 @@ class RandomCropImage:
 
     def __call__(self, image):
         height, width = image.shape[:2]
+        if height < self.height or width < self.width:
+            raise ValueError(f"cannot crop {self.width}x{self.height} from a {width}x{height} image")
         top, left = random.randint(0, height - self.height), random.randint(0, width - self.width)
         return image[top : top + self.height, left : left + self.width]
 
@@ -370,10 +439,19 @@ OPERATORS = {
 BATCH_OPERATORS = {cls.__name__: cls for cls in (MixupOperator, CutmixOperator, OpSampler)}
 
 
-def build_transforms(items, path):
-    """One function of an image from a YAML list of operators."""
+def build_transforms(items, path, max_pixels=None):
+    """One function of an image from a YAML list of operators.
+
+    Args:
+        items (list): names, or dicts of one name and its arguments.
+        path (str): key path for messages.
+        max_pixels (int, optional): of one image file; by default :data:`MAX_PIXELS`.
+
+    Raises:
+        ConfigError: naming the key, for anything that cannot be honoured.
+    """
     operators = [
-        build_by_name(f"{path}.{i}", OPERATORS, *single_item(f"{path}.{i}", item))
+        build_by_name(f"{path}.{i}", OPERATORS, *single_item(f"{path}.{i}", item), max_pixels=max_pixels)
         for i, item in enumerate(_as_list(items, path))
     ]
 
@@ -395,7 +473,7 @@ def build_batch_transforms(items, path, class_num):
                 operators.append(OpSampler(class_num, **(arguments or {})))
             except ConfigError as error:
                 raise ConfigError(f"{path}.{i}.{error}") from error
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, ArithmeticError) as error:
                 raise ConfigError(f"{path}.{i}.OpSampler: {error}") from error
         else:
             operators.append(

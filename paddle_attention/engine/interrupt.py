@@ -1,0 +1,48 @@
+"""SIGTERM and Ctrl-C end a training after its step, with a checkpoint."""
+
+import logging
+import signal
+import threading
+
+logger = logging.getLogger("ppcls")
+
+
+class Interrupted(Exception):
+    """A training that a signal has ended in good order.
+
+    Attributes:
+        signal (int): its number; the exit status is 128 more.
+    """
+
+    def __init__(self, message, number):
+        super().__init__(message)
+        self.signal = number
+
+
+class StopRequest:
+    """Inside of it the first SIGTERM or SIGINT is only noted; a second SIGINT interrupts at once.
+
+    Attributes:
+        signal (int): the number of the signal that came, or 0.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self):
+        self.signal = 0
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _note(self, number, frame):
+        if self.signal and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+        logger.info(f"{signal.Signals(number).name}: finishing the step, then saving")

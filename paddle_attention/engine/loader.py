@@ -1,0 +1,272 @@
+"""The batches of a data set: repeatable, resumable at any batch, and never waiting for ever.
+
+All random numbers of an image are a function of the run's seed, the epoch and the
+image, and those of a batch of the seed, the epoch and the batch. So neither the
+number of processes that read nor the place where a run was interrupted changes
+what an epoch holds, and no generator's state has to be saved.
+
+Without worker processes the batches are read where they are asked for. With them a
+``concurrent.futures`` pool reads ahead; it lives as long as the loader, hands errors
+on as they are, and says so when one of its processes dies.
+"""
+
+import collections
+import contextlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker, shared_memory
+
+import numpy as np
+import paddle
+from paddle.io import DataLoader
+
+from ..config import DataError
+
+_AHEAD = 2  # batches in preparation for every worker process
+_SHARED_MEMORY = "/dev/shm"
+
+
+def derive_seed(*parts):
+    """A seed of 32 bits from whole numbers, for which similar numbers give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _seed_python(*parts):
+    seed = derive_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+class BatchReader:
+    """Reads batches of ``dataset``: decodes, transforms, stacks and mixes.
+
+    Args:
+        dataset: has ``read(index) -> (image, label)``, which raises :class:`DataError`,
+            and ``name(index)``.
+        mixing (list of callable): functions of the stacked ``(images, labels)``.
+        skip (bool): leave out an image that cannot be read instead of raising.
+    """
+
+    def __init__(self, dataset, mixing=(), skip=False):
+        self.dataset, self.mixing, self.skip = dataset, list(mixing), skip
+
+    def __call__(self, seed, epoch, number, indices):
+        """Read the images ``indices`` as batch ``number``.
+
+        Returns:
+            tuple: images ``[n, C, H, W]``, labels ``[n]`` (mixed: ``[n, classes]``), and the
+            messages about images left out.
+
+        Raises:
+            DataError: naming the file, for an image that cannot be read, and for images of
+                different sizes; if all images of the batch had to be left out.
+        """
+        samples, kept, skipped = [], [], []
+        for index in indices:
+            _seed_python(*seed, epoch, 0, index)
+            try:
+                samples.append(self.dataset.read(index))
+                kept.append(index)
+            except DataError as error:
+                if not self.skip:
+                    raise
+                skipped.append(str(error))
+        if not samples:
+            raise DataError(f"none of the {len(indices)} images of a batch can be read, such as {skipped[0]}")
+        self._check_shapes(samples, kept)
+        images = np.stack([image for image, _ in samples])
+        labels = np.array([label for _, label in samples], dtype="int64")
+        _seed_python(*seed, epoch, 1, number)
+        for mix in self.mixing:
+            images, labels = mix(images, labels)
+        return images, labels, skipped
+
+    def _check_shapes(self, samples, indices):
+        first = samples[0][0].shape
+        for (image, _), index in zip(samples, indices, strict=True):
+            if image.shape != first:
+                raise DataError(
+                    f"images of a batch must have one size: {self.dataset.name(indices[0])} is "
+                    f"{_size(first)}, {self.dataset.name(index)} is {_size(image.shape)}; "
+                    "add ResizeImage and CropImage to transform_ops"
+                )
+
+
+def _size(shape):
+    return f"{shape[2]}x{shape[1]}" if len(shape) == 3 else f"of shape {list(shape)}"
+
+
+class Loader(DataLoader):
+    """The batches of one epoch after the other, as ``[images, labels]`` tensors.
+
+    It is a ``paddle.io.DataLoader`` for those who ask (``paddle.Model`` evaluates in
+    several processes only with one), but reads by itself.
+
+    Args:
+        reader (BatchReader): reads a batch.
+        batch_sampler (paddle.io.BatchSampler): chooses the images.
+        workers (int): processes that read ahead; 0 to read where the batches are used.
+        use_shared_memory (bool): hand batches over in shared memory, where there is enough.
+
+    Attributes:
+        seed (tuple of int): what random numbers are derived from.
+        epoch (int): of the next iteration, counted from 1; every iteration adds 1.
+        first (int): the batch at which the next iteration begins; 0 again after it.
+        limit (int or None): batches of an epoch, if not all.
+        current (list of int): indices of the images of the batch given last.
+        skipped (dict): messages about images left out so far, to how often.
+    """
+
+    def __init__(self, reader, batch_sampler, workers=0, use_shared_memory=True):
+        super().__init__(reader.dataset, batch_sampler=batch_sampler, return_list=True, num_workers=0)
+        self.reader, self.workers = reader, workers
+        self.hand_over = _share if use_shared_memory and os.path.isdir(_SHARED_MEMORY) else _as_it_is
+        self.seed, self.epoch, self.first, self.limit = (0,), 1, 0, None
+        self.current, self.skipped = [], {}
+        self._pool = None
+
+    def __len__(self):
+        return len(self.batch_sampler) if self.limit is None else self.limit
+
+    def __iter__(self):
+        epoch, first = self.epoch, self.first
+        self.epoch, self.first = epoch + 1, 0
+        plan = list(enumerate(self._choose(epoch)))[first : self.limit]
+        read = self._read_ahead if self.workers else self._read
+        # Closed with this generator, also when that is left early.
+        with contextlib.closing(read(epoch, plan)) as batches:
+            for (_, self.current), (images, labels, skipped) in zip(plan, batches, strict=True):
+                for message in skipped:
+                    self.skipped[message] = self.skipped.get(message, 0) + 1
+                yield [paddle.to_tensor(images), paddle.to_tensor(labels)]
+
+    def names(self):
+        """Names of the images of the batch given last."""
+        return [self.dataset.name(index) for index in self.current]
+
+    def close(self):
+        """End the worker processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _choose(self, epoch):
+        """The indices of every batch of ``epoch``."""
+        _seed_python(*self.seed, epoch, 2)  # for samplers that draw from NumPy's own generator
+        if hasattr(self.batch_sampler, "set_epoch"):
+            self.batch_sampler.set_epoch(epoch - 1)
+        return [[int(index) for index in batch] for batch in self.batch_sampler]
+
+    def _read(self, epoch, plan):
+        for number, indices in plan:
+            yield self.reader(self.seed, epoch, number, indices)
+
+    def _read_ahead(self, epoch, plan):
+        pool, pending = self._start(), collections.deque()
+        plan = iter(plan)
+        try:
+            while True:
+                while len(pending) < _AHEAD * self.workers and (item := next(plan, None)):
+                    pending.append(pool.submit(_work, self.seed, epoch, *item))
+                if not pending:
+                    return
+                yield _take(pending.popleft().result())
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise DataError(
+                f"a process that reads images has died while it read such as {self.names()[:1] or 'the first'}; "
+                "the system kills processes when memory runs out: lower DataLoader's num_workers or batch_size"
+            ) from error
+        finally:
+            for future in pending:
+                if not future.cancel():
+                    future.add_done_callback(_give_back)
+
+    def _start(self):
+        if self._pool is None:
+            resource_tracker.ensure_running()  # one for all processes: it frees what a dead one leaves
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                multiprocessing.get_context("fork"),
+                _begin_work,
+                (self.reader, self.hand_over, os.getpid()),
+            )
+        return self._pool
+
+
+# --- in the worker processes -------------------------------------------------------------
+
+_worker = {}
+
+
+def start_worker():
+    """OpenCV's thread pool does not survive the fork that starts a reading process."""
+    import cv2
+
+    cv2.setNumThreads(0)
+
+
+def _begin_work(reader, hand_over, parent):
+    start_worker()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _worker.update(reader=reader, hand_over=hand_over)
+
+
+def _end_with(parent):
+    """End this process when ``parent`` has ended, in whatever way."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(seed, epoch, number, indices):
+    images, labels, skipped = _worker["reader"](seed, epoch, number, indices)
+    return _worker["hand_over"](images), labels, skipped
+
+
+# --- from process to process -------------------------------------------------------------
+
+
+def _as_it_is(array):
+    return array
+
+
+def _share(array):
+    """``array`` in shared memory, as ``(name, shape, dtype)``; itself where there is too little."""
+    if shutil.disk_usage(_SHARED_MEMORY).free < 2 * array.nbytes + (1 << 20):
+        return array
+    block = shared_memory.SharedMemory(create=True, size=array.nbytes)
+    try:
+        np.ndarray(array.shape, array.dtype, block.buf)[...] = array
+        return block.name, array.shape, array.dtype.str
+    finally:
+        block.close()
+
+
+def _take(result):
+    """What :func:`_work` returned, with the images as an array; the shared memory is freed."""
+    images, labels, skipped = result
+    if isinstance(images, tuple):
+        name, shape, dtype = images
+        block = shared_memory.SharedMemory(name)
+        try:
+            images = np.ndarray(shape, dtype, block.buf).copy()
+        finally:
+            block.close()
+            block.unlink()
+    return images, labels, skipped
+
+
+def _give_back(future):
+    """Free the shared memory of a batch that nobody will take."""
+    if not future.cancelled() and future.exception() is None:
+        _take(future.result())
