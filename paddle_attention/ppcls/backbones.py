@@ -11,10 +11,12 @@ import logging
 import textwrap
 from collections.abc import Mapping
 
+from ..config import ConfigError, DataError
 from ..insertion import insert_attention
 from ..naming import did_you_mean
 from ..networks import BACKBONES, get_network, list_networks, set_output_stride
 from ..networks import stride_in_1x1 as _move_strides
+from .guard import guarded
 
 _logger = logging.getLogger("ppcls")
 
@@ -147,7 +149,7 @@ __all__ = ["AttentionNet", *BACKBONES, *list_networks()]
 def _build_backbone(name, arguments):
     arch = importlib.import_module("ppcls.arch")
     factory = getattr(arch, name, BACKBONES.get(name)) if isinstance(name, str) else None
-    if not callable(factory):
+    if not is_network(factory):
         raise ValueError(
             f"Arch.backbone.name: PaddleClas has no backbone {name!r}"
             f"{did_you_mean(name, [*vars(arch.backbone), *BACKBONES])}"
@@ -156,7 +158,10 @@ def _build_backbone(name, arguments):
     if isinstance(weights, str) or "pretrained" not in arguments:
         arguments = {**arguments, **_no_weights(factory)}
     try:
-        network = factory(**arguments)
+        with guarded():
+            network = factory(**arguments)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"Arch.backbone: {name}: {error}") from error
     except TypeError as error:
         raise ValueError(f"Arch.backbone: {name}: {error}") from error
     known = accepted_arguments(factory, type(network))
@@ -169,6 +174,15 @@ def _build_backbone(name, arguments):
     if isinstance(weights, str):
         _load_backbone_weights(network, weights)
     return network
+
+
+def is_network(value):
+    """Whether ``Arch.name`` may name it: no helper that ``ppcls.arch`` imports beside the networks."""
+    if not (inspect.isroutine(value) or inspect.isclass(value)):
+        return False
+    module, name = getattr(value, "__module__", None) or "", getattr(value, "__name__", "")
+    helpers = ("paddle.", "ppcls.utils", "ppcls.arch.utils", "ppcls.arch.gears", "ppcls.arch.slim")
+    return not module.startswith(helpers) and name not in ("build_model", "apply_to_static")
 
 
 def _no_weights(factory):

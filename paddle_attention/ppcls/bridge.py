@@ -8,25 +8,12 @@ import os
 import sys
 
 import paddle
-import yaml
 
+from ..config import ConfigError, DataError, read_config
+from ..config.schema import OWN_KEYS
 from ..naming import did_you_mean
 from . import backbones
-
-_SECTIONS = (
-    "Global",
-    "AMP",
-    "EMA",
-    "Arch",
-    "Loss",
-    "Optimizer",
-    "DataLoader",
-    "Infer",
-    "Metric",
-    "profiler_options",
-    "Slim",
-    "Distillation",
-)
+from .guard import guard_folder, guarded
 
 
 def find_paddleclas(source_tree=None):
@@ -62,6 +49,8 @@ def find_paddleclas(source_tree=None):
                 "--paddleclas DIR or PADDLECLAS_HOME"
             )
         _put_first(next(iter(package.submodule_search_locations)))
+    spec = importlib.util.find_spec("ppcls")
+    guard_folder(next(iter(spec.submodule_search_locations)))
     found = os.path.dirname(next(iter(importlib.import_module("ppcls").__path__)))
     if source_tree is not None and not os.path.samefile(found, source_tree):
         raise RuntimeError(
@@ -114,39 +103,48 @@ def build_network(config, mode="train"):
     register()
     arch = importlib.import_module("ppcls.arch")
     name = config["Arch"].get("name")
-    if not isinstance(name, str) or not callable(getattr(arch, name, None)):
-        known = [n for n, v in vars(arch).items() if inspect.isroutine(v) or inspect.isclass(v)]
+    if not isinstance(name, str) or not backbones.is_network(getattr(arch, name, None)):
+        known = [n for n, v in vars(arch).items() if backbones.is_network(v)]
         raise ValueError(f"Arch.name: PaddleClas has no network {name!r}{did_you_mean(name, known)}")
     if mode != "train":
         section = {k: v for k, v in config["Arch"].items() if k not in ("pretrained", "use_sync_bn")}
         if isinstance(section.get("backbone"), dict):
             section["backbone"] = {k: v for k, v in section["backbone"].items() if k != "pretrained"}
         config = {**config, "Arch": section}
-    if "mode" in inspect.signature(arch.build_model).parameters:
-        return arch.build_model(config, mode)
-    return arch.build_model(config["Arch"])  # PaddleClas up to 2.3
+    with guarded():
+        try:
+            if "mode" in inspect.signature(arch.build_model).parameters:
+                return arch.build_model(config, mode)
+            return arch.build_model(config["Arch"])  # PaddleClas up to 2.3
+        except (ConfigError, DataError) as error:
+            path = "" if str(error).startswith("Arch.") else "Arch: "
+            raise type(error)(f"{path}{error}") from error
+        except (ValueError, OSError):
+            raise
+        except Exception as error:  # PaddleClas' networks raise nearly anything for wrong arguments
+            raise ConfigError(f"Arch: {name}: {type(error).__name__}: {error}") from error
 
 
-def load_config(path, overrides=(), show=False):
-    """Read a YAML the way PaddleClas does, with its ``-o key.sub=value`` overrides.
+def load_config(path, overrides=()):
+    """Read a YAML with PaddleClas' ``-o key.sub=value`` overrides; nothing in it is evaluated.
+
+    Returns:
+        :class:`paddle_attention.config.Config`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for a file that is not YAML, and an override that is not ``key=value`` or
+        ConfigError: for a file that is not YAML, and an override that is not ``key=value`` or
             names a place the YAML cannot have.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no config file {path!r}")
-    _check_overrides(path, overrides)
-    root = find_paddleclas()
-    config = importlib.import_module("ppcls.utils.config").get_config(
-        path, overrides=list(overrides), show=show
-    )
+    config = read_config(path, overrides)
     # Label lists such as ppcls/utils/imagenet1k_label_list.txt come with PaddleClas.
-    post = (config.get("Infer") or {}).get("PostProcess") or {}
-    names = post.get("class_id_map_file") or ""
-    if not os.path.exists(names) and os.path.isfile(os.path.join(root, names)):
-        post["class_id_map_file"] = os.path.join(root, names)
+    infer = config.get("Infer")
+    post = infer.get("PostProcess") if isinstance(infer, dict) else None
+    names = post.get("class_id_map_file") if isinstance(post, dict) else None
+    if isinstance(names, str) and not os.path.exists(names):
+        inside = os.path.join(find_paddleclas(), names)
+        if os.path.isfile(inside):
+            post["class_id_map_file"] = inside
     return config
 
 
@@ -160,12 +158,21 @@ def check_config_file(path, overrides):
             network of this library; and for settings only the embedded engine knows.
     """
     config = load_config(path, overrides)
-    if (config.get("Global") or {}).get("freeze_backbone_epochs"):
-        raise ValueError(
-            "Global.freeze_backbone_epochs: PaddleClas' own engine cannot do this; use tools/train.py "
-            "without a PaddleClas source tree"
+    settings, section = config.get("Global") or {}, config.get("Arch") or {}
+    for key, value in (("Global", settings), ("Arch", section)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{key}: must be a dict, but got {value!r}")
+    for key in OWN_KEYS:
+        if settings.get(key):
+            raise ConfigError(
+                f"Global.{key}: PaddleClas' own engine cannot do this; use tools/train.py without a PaddleClas "
+                "source tree"
+            )
+    if settings.get("checkpoints") == "auto":
+        raise ConfigError(
+            "Global.checkpoints: PaddleClas' own engine knows no 'auto'; name the checkpoint, such as "
+            f"{os.path.join(str(settings.get('output_dir') or './output'), 'latest')}"
         )
-    section = config.get("Arch") or {}
     if section.get("name") not in backbones.__all__:
         return
     module = importlib.import_module("ppcls.utils.logger")
@@ -177,43 +184,6 @@ def check_config_file(path, overrides):
     finally:
         module._logger = logger
         paddle.set_rng_state(state)
-
-
-def _check_overrides(path, overrides):
-    """Raise ValueError for an override that names a place the YAML cannot have.
-
-    A new key of a dict is left to those who read the dict.
-    """
-    with open(path, encoding="utf-8") as file:
-        try:
-            config = yaml.safe_load(file)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is not a YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold sections such as Global and Arch, but got {config!r}")
-    for option in overrides:
-        if option.count("=") != 1:
-            raise ValueError(f"-o {option!r}: an override is written key.subkey=value, with one '='")
-        node, keys = config, option.partition("=")[0].split(".")
-        for i, key in enumerate(keys):
-            here = ".".join(keys[:i])
-            if isinstance(node, list):
-                if not key.isdigit() or int(key) >= len(node):
-                    raise ValueError(
-                        f"-o {option!r}: {here} is a list of {len(node)}; "
-                        f"number its items from 0 to {len(node) - 1}, as in {here}.0, not {key!r}"
-                    )
-                node = node[int(key)]
-            elif isinstance(node, dict):
-                if key not in node:
-                    if i == 0 and key not in _SECTIONS:
-                        raise ValueError(
-                            f"-o {option!r}: there is no section {key!r}{did_you_mean(key, _SECTIONS)}"
-                        )
-                    break
-                node = node[key]
-            else:
-                raise ValueError(f"-o {option!r}: {here} is {node!r} and has no {key!r} in it")
 
 
 def init_logger(log_file=None):

@@ -8,7 +8,9 @@ import traceback
 
 import paddle
 
+from ..config import ConfigError, DataError
 from .bridge import check_config_file, register
+from .guard import evaluate, guard_folder, guarded
 
 
 def run_script(script, arguments):
@@ -18,19 +20,25 @@ def run_script(script, arguments):
 
     Raises:
         FileNotFoundError: if there is no such script, or it is not in a PaddleClas checkout.
-        ValueError: for a mistake in the YAML (``-c``, ``-o``), before the script starts.
+        ConfigError, ValueError: for a mistake in the YAML (``-c``, ``-o``), before the script starts.
+        DataError: for weights that hold more than arrays and plain containers.
     """
     if not os.path.isfile(script):
         raise FileNotFoundError(f"there is no script {script!r}; run this inside a PaddleClas checkout")
     script = os.path.abspath(script)
-    register(_checkout(script))
+    checkout = _checkout(script)
+    guard_folder(checkout)
+    register(checkout)
     _check_yaml(script, arguments)
     _repair_predictor()
     _repair_distributed_evaluation()
     sys.path.insert(0, os.path.dirname(script))
     sys.argv = [script, *arguments]
     try:
-        runpy.run_path(script, run_name="__main__")
+        with guarded():
+            runpy.run_path(script, {"eval": evaluate}, run_name="__main__")
+    except (ConfigError, DataError):  # of the guards
+        raise
     except Exception:  # the script's own: show it whole, as Python would
         traceback.print_exc()
         sys.exit(1)
