@@ -37,9 +37,9 @@ def test_export(tmp_path, softmax, shape):
     program = "inference.json" if paddle.__version__ >= "3" else "inference.pdmodel"
     files = {p.name for p in tmp_path.iterdir()}
     assert (
-        {program, "inference.pdiparams"}
+        {program, "inference.pdiparams", "inference.manifest.json"}
         <= files
-        <= {program, "inference.pdiparams", "inference.pdiparams.info"}
+        <= {program, "inference.pdiparams", "inference.pdiparams.info", "inference.manifest.json"}
     )
     model.eval()
     x = np.random.RandomState(0).standard_normal([2, 3, 20, 24]).astype("float32")

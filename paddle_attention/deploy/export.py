@@ -3,13 +3,13 @@
 import copy
 import os
 import shutil
-import tempfile
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from .. import files
 from .predictor import InferencePredictor
 
 ENDINGS = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
@@ -49,8 +49,9 @@ def export_inference_model(
 
     The files are made in a temporary directory, loaded back with Paddle
     Inference, with oneDNN and without, and compared with ``network`` on random
-    images of every batch size. Only if all agree are they put into
-    ``directory``, replacing an earlier export.
+    images of every batch size. Only if all agree do they replace an earlier export
+    in ``directory``, in one instant, with a manifest of their checksums, which
+    :class:`InferencePredictor` compares.
 
     Args:
         network (paddle.nn.Layer): returns logits ``[N, classes]``; it is not changed.
@@ -71,6 +72,8 @@ def export_inference_model(
     Raises:
         ExportError: if an error is above ``tolerance`` or not a number, or
             Paddle Inference cannot run the result; nothing is written then.
+        FolderInUseError: if another process is exporting to ``directory``.
+        OSError: naming what cannot be written; an earlier export is then unchanged.
     """
     live = _finish(copy.deepcopy(network), softmax)
     exported = copy.deepcopy(network)
@@ -78,35 +81,57 @@ def export_inference_model(
         if hasattr(layer, "re_parameterize") and not getattr(layer, "is_repped", False):
             layer.re_parameterize()
     exported = _finish(exported, softmax)
-    os.makedirs(directory, exist_ok=True)
-    workdir = tempfile.mkdtemp(dir=directory, prefix=".export-")
-    try:
-        spec = InputSpec([None, *image_shape], "float32", "x")
-        static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
-        paddle.jit.save(static, os.path.join(workdir, prefix))
-        try:
-            errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, onednn, report)
-        except RuntimeError as error:
-            raise ExportError(
-                f"Paddle Inference cannot run the exported network ({str(error).strip().splitlines()[-1]}); "
-                f"nothing was written to {directory}"
-            ) from error
-        worst = max(errors.values(), key=lambda e: np.inf if np.isnan(e) else e)
-        if not worst <= tolerance:
-            raise ExportError(
-                f"the exported network differs from the live one by {worst:.1e} relative, more than "
-                f"{tolerance:.0e}; nothing was written to {directory}"
-            )
-        for ending in ENDINGS:
-            source = os.path.join(workdir, prefix + ending)
-            target = os.path.join(directory, prefix + ending)
-            if os.path.exists(source):
-                os.replace(source, target)
-            elif os.path.exists(target):
-                os.unlink(target)  # of an export by another Paddle
-    finally:
+    with files.FolderLock(directory, "an export", f".{prefix}.lock"):
+        # The name is always the same: what a dead export has left is removed by the next.
+        workdir = os.path.join(directory, f".{prefix}.export")
         shutil.rmtree(workdir, ignore_errors=True)
+        try:
+            with files.explain(os.path.join(directory, prefix), "an earlier export there is unchanged"):
+                os.makedirs(workdir)
+                spec = InputSpec([None, *image_shape], "float32", "x")
+                static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
+                paddle.jit.save(static, os.path.join(workdir, prefix))
+            errors = _check(
+                live, workdir, directory, prefix, image_shape, softmax, tolerance, batch_sizes, onednn, report
+            )
+            _publish(workdir, directory, prefix, max(errors.values()))
+        finally:
+            shutil.rmtree(workdir, ignore_errors=True)
     return errors
+
+
+def _check(live, workdir, directory, prefix, image_shape, softmax, tolerance, batch_sizes, onednn, report):
+    """The relative errors of the exported network in ``workdir``; raises ExportError."""
+    try:
+        errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, onednn, report)
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(
+            f"Paddle Inference cannot run the exported network ({str(error).strip().splitlines()[-1]}); "
+            f"nothing was written to {directory}"
+        ) from error
+    worst = max(errors.values(), key=lambda e: np.inf if np.isnan(e) else e)
+    if not worst <= tolerance:
+        raise ExportError(
+            f"the exported network differs from the live one by {worst:.1e} relative, more than "
+            f"{tolerance:.0e}; nothing was written to {directory}"
+        )
+    return errors
+
+
+def _publish(workdir, directory, prefix, error):
+    """Make the files in ``workdir`` the exported model of ``directory``, in one instant."""
+    target = os.path.join(directory, prefix)
+    files.recover(target, owner=True)
+    # The program comes last: while the files change, no program is found, rather than one of other weights.
+    present = [e for e in reversed(ENDINGS) if os.path.exists(os.path.join(workdir, prefix + e))]
+    staged = [target + ending + files.STAGED for ending in present]
+    with files.clean_up(staged):
+        for ending, path in zip(present, staged, strict=True):
+            os.replace(os.path.join(workdir, prefix + ending), path)
+        files.commit(target, present, {"paddle": paddle.__version__, "relative_error": error})
+    for ending in set(ENDINGS) - set(present):  # of an export by another Paddle
+        if os.path.exists(target + ending):
+            os.unlink(target + ending)
 
 
 def _finish(network, softmax):

@@ -5,6 +5,8 @@ import os
 import numpy as np
 import paddle.inference
 
+from ..files import verify
+
 
 def model_files(directory, prefix="inference"):
     """``(program, weights)`` paths of an exported network.
@@ -25,6 +27,8 @@ def model_files(directory, prefix="inference"):
 class InferencePredictor:
     """Paddle Inference on one exported network, with its default passes.
 
+    Where the export has a manifest, the checksums of its files must agree.
+
     Args:
         directory (str): where ``inference.json`` (or ``.pdmodel``) and
             ``inference.pdiparams`` are.
@@ -35,9 +39,15 @@ class InferencePredictor:
 
     Raises:
         FileNotFoundError: if the files are not there.
+        DamagedFileError: if a file is not what its manifest says.
+        ValueError: if Paddle Inference cannot open them.
+
+    Attributes:
+        verified (bool): whether there was a manifest.
     """
 
     def __init__(self, directory, prefix="inference", onednn=True, threads=None, gpu=False):
+        self.verified = verify(os.path.join(directory, prefix)) is not None
         config = paddle.inference.Config(*model_files(directory, prefix))
         if gpu:
             config.enable_use_gpu(256, 0)
@@ -50,7 +60,13 @@ class InferencePredictor:
             threads = threads or int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
             config.set_cpu_math_library_num_threads(threads)
         config.disable_glog_info()
-        self.predictor = paddle.inference.create_predictor(config)
+        try:
+            self.predictor = paddle.inference.create_predictor(config)
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ValueError(
+                f"{directory}: Paddle Inference cannot open the exported model ({reason})"
+            ) from error
 
     def __call__(self, images):
         """``float32 [n, 3, H, W]`` to the network's output as an array."""
