@@ -102,6 +102,36 @@ def test_ranks_agree(workspace):
     assert any(not np.array_equal(first[k], second[k]) for k in statistics)
 
 
+SKIPPED = RANKS.replace(
+    "engine.train()",
+    """
+original, rank = engine.meters.loss, paddle.distributed.get_rank()
+
+def spoiled(logits, label):
+    loss = original(logits, label)
+    return loss * float("nan") if rank == 1 and engine.position.step in (3, 4) else loss
+
+engine.meters.loss = spoiled
+engine.train()
+assert engine.guard.skipped == 2, engine.guard.skipped
+""",
+)
+
+
+def test_ranks_skip_together(workspace):
+    """A loss that is not finite on one of them is a batch that none of them takes."""
+    script = workspace.path / "skipped.py"
+    script.write_text(SKIPPED)
+    path = settings(workspace, "skipped", RESNET, 8, 20)
+    config = yaml.safe_load(path.read_text())
+    config["Global"]["nan_policy"] = 2
+    path.write_text(yaml.safe_dump(config))
+    workspace.launch(script, path, OMP_NUM_THREADS="1")
+    first, second = (dict(np.load(workspace.path / f"ranks_{rank}.npz")) for rank in (0, 1))
+    assert all(np.isfinite(v).all() for v in first.values())
+    assert all(np.array_equal(first[k], second[k]) for k in first if not k.endswith(("_mean", "_variance")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("home", [pytest.param(HOME, marks=needs_paddleclas)], ids=["PADDLECLAS_HOME"])
 def test_paddleclas_in_two_processes(workspace, home):

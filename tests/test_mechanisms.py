@@ -204,6 +204,46 @@ def test_training_in_a_network(case):
     LayerTester.check_training_in_a_network(case)
 
 
+@pytest.mark.parametrize("case", FIRST, ids=lambda case: case.name)
+@pytest.mark.parametrize("training", [True, False])
+def test_inputs_of_a_thousand(case, training):
+    """As the layer is constructed: outputs and gradients are finite."""
+    layer = pa.build_attention(case.name, case.shape[1], **case.kwargs)
+    layer.train() if training else layer.eval()
+    x = paddle.to_tensor(case.input() * 1e3, stop_gradient=False)
+    y = layer(x)
+    y.mean().backward()
+    values = [y, x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
+    assert all(bool(paddle.isfinite(value).all()) for value in values if value is not None)
+
+
+@pytest.mark.parametrize("case", FIRST, ids=lambda case: case.name)
+def test_two_hundred_steps(case):
+    """With a learning rate that the network around it stands, the layer learns and stays finite."""
+    paddle.seed(0)
+    channels = case.shape[1]
+    network = paddle.nn.Sequential(
+        paddle.nn.Conv2D(3, channels, 3, padding=1),
+        paddle.nn.BatchNorm2D(channels),
+        pa.build_attention(case.name, channels, **case.kwargs),
+        paddle.nn.AdaptiveAvgPool2D(1),
+        paddle.nn.Flatten(),
+        paddle.nn.Linear(case.kwargs.get("out_channels", channels), 4),
+    )
+    optimizer = paddle.optimizer.Momentum(0.02, parameters=network.parameters())
+    images, labels = paddle.randn([8, 3, *case.shape[2:]]), paddle.arange(8) % 4
+    losses = []
+    for _ in range(200):
+        loss = paddle.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(loss))
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.95 * losses[0]
+    assert all(bool(paddle.isfinite(v).all()) for v in network.state_dict().values() if v.is_floating_point())
+
+
 @pytest.mark.parametrize("entry", pa.list_attentions(), ids=lambda entry: entry.name)
 def test_switched_on_from_yaml(arch, entry):
     """By its name alone; the network takes a step of training."""

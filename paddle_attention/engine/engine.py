@@ -79,7 +79,7 @@ class Engine:
         self.checkpoints = Checkpoints(self.output_dir, self.settings.get("keep"))
         self.guard = LossGuard(self.settings.get("nan_policy"), self.output_dir, self.position)
         self.stop, self.stopping = StopRequest(), 0  # the signal that came here, and what all agreed on
-        self.writer, self.listed = None, set()
+        self.writer, self.listed, self._resumed = None, set(), None
         self.network = build_network(config, mode)
         self._build_data()
         self._build_meters()
@@ -192,6 +192,7 @@ class Engine:
         self.model.watch(self._begin_step, self.guard)
 
     def _begin_step(self):
+        self._resumed = None
         self.random.start(self.position)
 
     def _loss(self, logits, label):
@@ -378,7 +379,8 @@ class Engine:
             values = {".pdema": self.network.state_dict(), ".pdparams": self.average.state_dict()}
         else:
             values = {".pdparams": self.network.state_dict()}
-        values[".pdopt"] = self.optimizer.state_dict()
+        # Before the first step after a resumption Paddle's optimizer does not give back what it was given.
+        values[".pdopt"] = self._resumed or self.optimizer.state_dict()
         scaler = getattr(self.model, "_scaler", None)
         facts = {
             "step": self.position.step,
@@ -418,6 +420,7 @@ class Engine:
         set_weights(self.network, weights, path)
         parameters = [p for p in self.network.parameters() if p.trainable]
         load_optimizer(self.optimizer, parameters, checkpoint.optimizer, checkpoint.prefix + ".pdopt")
+        self._resumed = checkpoint.optimizer
         self._restore_best()
         self.position.epoch, self.position.step = checkpoint.epoch + 1, 0
         facts = checkpoint.facts
