@@ -3,7 +3,7 @@
 A set is a prefix such as ``output/latest`` and its endings, ``.pdparams``, ``.pdopt``,
 ``.pdstates``. Its manifest, ``latest.manifest.json``, holds the checksum of every
 file and whatever else belongs to it. New files are written beside the old ones
-under a staging name (``latest.pdparams.new``); replacing the manifest, one atomic
+under a staging name (``latest.pdparams.staged``); replacing the manifest, one atomic
 rename, makes them the set. A process that dies before it leaves the old set, one
 that dies after it leaves the new one: whoever opens the set next gives the staged
 files their names (:func:`recover`).
@@ -23,8 +23,8 @@ except ImportError:  # not on Windows
     fcntl = None
 
 MANIFEST = ".manifest.json"
-STAGED = ".new"
-_ASIDE = ".old"
+STAGED = ".staged"
+_ASIDE = ".aside"
 _FORMAT = 1
 _CHUNK = 1 << 20
 _SMALL = 1024  # bytes
@@ -93,6 +93,16 @@ def read_lines(path):
                 yield number, text
 
 
+def read_regular_file(path):
+    """The bytes of a file; raises OSError for what is none, such as a pipe, on which reading would wait."""
+    if not os.path.isfile(path):
+        if os.path.exists(path):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def sync_directory(directory):
     """Bring the names in ``directory`` to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
@@ -145,7 +155,7 @@ def clean_up(paths):
 
 
 def commit(prefix, endings, facts=None, kept="what was there before is unchanged"):
-    """Make the staged files ``prefix + ending + '.new'`` the set ``prefix``, all in one instant.
+    """Make the staged files ``prefix + ending + '.staged'`` the set ``prefix``, all in one instant.
 
     Args:
         prefix (str): the set's path without ending.
@@ -228,23 +238,20 @@ def recover(prefix, owner=False):
     if not left:
         return
     files = (read_manifest(prefix) or {"files": {}})["files"]
-    belong = [e for e in files if name + e + STAGED in staged and _matches(prefix + e + STAGED, files[e])]
+    # A file that has its name already is not missing: the staged one is of a save in progress.
+    belong = [
+        e
+        for e in files
+        if name + e + STAGED in staged
+        and not _matches(prefix + e, files[e])
+        and _matches(prefix + e + STAGED, files[e])
+    ]
     for ending in belong:  # whoever wrote them may be doing the same at this moment
         with contextlib.suppress(FileNotFoundError):
             os.replace(prefix + ending + STAGED, prefix + ending)
-    for file in left if owner else ():
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(directory, file))
-
-
-def is_left_over(name):
-    """Whether a file of this name is an unfinished one of a :func:`commit`."""
-    return name.endswith((STAGED, _ASIDE))
-
-
-def set_of(name):
-    """The name of the set that a file belongs to: all before its first dot."""
-    return name.partition(".")[0]
+    for path in (os.path.join(directory, n) for n in left) if owner else ():
+        if os.path.isfile(path):
+            os.unlink(path)
 
 
 def read_manifest(prefix):
@@ -278,8 +285,9 @@ def verify(prefix, endings=None):
         endings (sequence of str, optional): only these files. Default: all.
 
     Returns:
-        The manifest; None where there is none, and where *no* file of some size is the
-        manifest's: then another program, which knows no manifests, has written the set anew.
+        The manifest; None where there is none, and where all files are newer than it and no
+        one of some size is its: then another program, which knows no manifests, has written
+        the set anew.
 
     Raises:
         DamagedFileError: if a file is missing or has another content.
@@ -296,7 +304,9 @@ def verify(prefix, endings=None):
         return manifest
     other = [e for e in files if os.path.exists(prefix + e) and not _matches(prefix + e, files[e])]
     large = {e for e in files if files[e]["bytes"] > _SMALL}  # two small files may be equal by chance
-    if len(other) > 1 and large <= set(other):
+    written = os.stat(prefix + MANIFEST).st_mtime_ns
+    newer = all(os.stat(prefix + e).st_mtime_ns > written for e in files if os.path.exists(prefix + e))
+    if len(other) > 1 and large <= set(other) and newer:
         return None
     path, entry = prefix + wrong[0], files[wrong[0]]
     if not os.path.exists(path):

@@ -4,6 +4,8 @@
 arrays and plain containers and refuses everything else.
 """
 
+import contextlib
+import importlib.util
 import io
 import json
 import math
@@ -162,6 +164,75 @@ def unpickle_arrays(content):
         ValueError: if it is not a whole pickle.
     """
     return _unpickle(content, lambda array: array)
+
+
+class PlainPickle:
+    """Stands for the module ``pickle``: reads plain containers and arrays alone; writing is Python's own."""
+
+    dump, dumps = staticmethod(pickle.dump), staticmethod(pickle.dumps)
+    HIGHEST_PROTOCOL, DEFAULT_PROTOCOL = pickle.HIGHEST_PROTOCOL, pickle.DEFAULT_PROTOCOL
+    PickleError, UnpicklingError = pickle.PickleError, pickle.UnpicklingError
+
+    @staticmethod
+    def loads(content, encoding="ASCII", **_):
+        """Like ``pickle.loads``; raises ValueError for anything else."""
+        try:
+            value = unpickle_arrays(bytes(content))
+        except ValueError as error:
+            raise UnsafeFileError(f"a pickled file is refused: {error}") from error
+        if encoding == "bytes" and isinstance(value, dict):
+            return {k.encode("latin1") if isinstance(k, str) else k: v for k, v in value.items()}
+        return value
+
+    @classmethod
+    def load(cls, file, **options):
+        """Like ``pickle.load``."""
+        return cls.loads(file.read(), **options)
+
+    class Unpickler:
+        """Like ``pickle.Unpickler``."""
+
+        def __init__(self, file, **options):
+            self.file, self.options = file, options
+
+        def load(self):
+            return PlainPickle.load(self.file, **self.options)
+
+
+# What of Paddle reads files by pickle; other modules pickle what they send to each other.
+_READERS = (
+    "vision.datasets.cifar",
+    "static.io",
+    "static.io_utils",
+    "static.pir_io",
+    "framework.io",
+    "framework.io_utils",
+    "jit.translated_layer",
+    "hapi.model",
+    "distributed.auto_parallel.static.dist_saver",
+)
+
+
+def _exists(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def plain_pickles():
+    """Paddle's readers of files read plain containers and arrays alone, inside."""
+    names = [f"paddle.{name}" for name in _READERS]
+    modules = [importlib.import_module(name) for name in names if _exists(name)]
+    originals = [(m, m.pickle) for m in modules if getattr(m, "pickle", None) is pickle]
+    for module, _ in originals:
+        module.pickle = PlainPickle
+    try:
+        yield
+    finally:
+        for module, original in originals:
+            module.pickle = original
 
 
 def _unpickle(content, convert):

@@ -1,5 +1,7 @@
 """YAMLs, overrides and the schema: whatever is wrong ends in one line that says where."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -110,7 +112,7 @@ OPERATORS = "DataLoader.Train.dataset.transform_ops"
 WRONG = {
     "Global.seed": [(-1, "at least 0, but got -1"), (1.0, "an integer"), (True, "an integer, but got True")],
     "Global.epochs": [(float("nan"), "an integer"), ([], "an integer"), ("1", "an integer")],
-    "Global.output_dir": [(3, "a string, but got 3"), ({}, "a string")],
+    "Global.output_dir": [(3, "a path, but got 3"), ({}, "a path")],
     "Global.image_shape": [
         ([3, 224], "a list .channels, height, width., but got"),
         ([3, 0, 1], "at least 1, but got 0"),
@@ -124,6 +126,8 @@ WRONG = {
     ],
     "Global.on_bad_image": [("ignore", r"'ignore' is not supported.*'error', 'skip'")],
     "Global.max_image_pixels": [(-1, "at least 1")],
+    "Global.checkpoints": [("", "a path, but got ''"), ("a\0b", "a path")],
+    "profiler_options": [({1: 2, "b": 3}, "a string")],
     "EMA.decay": [(-1, "at least 0, but got -1"), (1, "less than 1"), ("x", "a number")],
     "EMA.decai": [(1, "key 'decai' .*did you mean 'decay'")],
     "AMP.scale_loss": [(0, "more than 0")],
@@ -140,7 +144,7 @@ WRONG = {
     "DataLoader.Train.sampler.batch_size": [(0, "at least 1"), ("8", "an integer"), (2.0, "an integer")],
     "DataLoader.Train.sampler.shuffle": [("abc", "True or False, but got 'abc'"), (1, "True or False")],
     "DataLoader.Train.loader.num_workers": [(-1, "at least 0"), (10**6, "at most 256")],
-    "DataLoader.Train.dataset.image_root": [(None, None), (5, "a string")],
+    "DataLoader.Train.dataset.image_root": [(None, None), (5, "a path")],
     "DataLoader.Train.dataset.delimiter": [("", "at least one character")],
     OPERATORS: [("DecodeImage", "a list of operators"), ([5], "one 'Name: arguments', but got 5")],
     f"{OPERATORS}.1.NormalizeImage.std": [
@@ -153,7 +157,7 @@ WRONG = {
         ([float("inf")] * 3, "a number"),
     ],
     "Infer.batch_size": [(0, "at least 1")],
-    "Infer.infer_imgs": [(["a"], "a string")],
+    "Infer.infer_imgs": [(["a"], "a path")],
     "Metric.Eval": [({"TopkAcc": 1}, "a list of metrics")],
 }
 
@@ -184,6 +188,23 @@ def test_wrong_values(path):
             continue
         with pytest.raises(ConfigError, match=rf"^{path.split('.')[0]}\..*{message}|^{path}.*{message}"):
             check_config(config, "train")
+
+
+def test_sections_of_mixed_keys():
+    from paddle_attention.engine.checkpoints import section_hashes
+
+    assert len(section_hashes({"Arch": {1: 2, "b": (3, None)}, 5: []})) == 2
+
+
+def test_the_profiler_belongs_to_training(workspace):
+    for tool, options, message in (
+        ("eval", "a=1", "unrecognized arguments: -p a=1"),
+        ("train", "nonsense", "must be key1=value1;key2=value2, but got 'nonsense'"),
+    ):
+        script = Path(__file__).parent.parent / "tools" / f"{tool}.py"
+        done = workspace.run(script, "-c", "x.yaml", "-p", options, check=False)
+        assert done.returncode == 2
+        assert message in done.stdout
 
 
 def test_the_schema_is_one():

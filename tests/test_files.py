@@ -169,7 +169,30 @@ def test_a_set_written_by_another_program(tmp_path):
     write(prefix, "old")
     for ending in ENDINGS[:2]:
         Path(prefix + ending).write_text("other")
-    assert files.verify(prefix) is None  # .pdstates happens to be the same
+    with pytest.raises(DamagedFileError):  # two damaged files beside one that nobody has written since
+        files.verify(prefix)
+    (tmp_path / "latest.pdstates").touch()  # which happens to be the same
+    assert files.verify(prefix) is None
+
+
+def test_a_reader_does_not_take_what_is_being_written(tmp_path):
+    """A staged file may be equal to the one it is to replace."""
+    prefix = str(tmp_path / "latest")
+    write(prefix, "old")
+    stage(prefix, "new")
+    Path(prefix + ".pdstates" + files.STAGED).write_bytes(Path(prefix + ".pdstates").read_bytes())
+    files.recover(prefix)
+    assert content(prefix) == "old"
+    files.commit(prefix, ENDINGS, {"epoch": "new"})
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """Reading a pipe would wait for somebody to write into it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read_regular_file(str(tmp_path / "pipe"))
+    with pytest.raises(FileNotFoundError):
+        files.read_regular_file(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(

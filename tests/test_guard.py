@@ -1,10 +1,12 @@
 """Nobody's weights and nobody's YAML run code, through PaddleClas' networks and tools either."""
 
 import importlib
+import io
 import os
 import pickle
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +227,49 @@ def test_run_is_guarded(workspace, checkout, evil, mark, tmp_path):
         assert "Traceback" not in done.stdout
 
 
+def test_other_ways_to_unpickle(workspace, checkout, evil, mark, tmp_path):
+    """Scripts that unpickle by themselves, Paddle's reader of CIFAR, and the loaders of static graphs."""
+    archive = cifar_archive(tmp_path / "cifar.tar.gz", mark)
+    static = tmp_path / "static.pdparams"
+    shutil.copy(evil, static)
+    acts = {
+        "import pickle; pickle.load(open({!r}, 'rb'))": evil,
+        "from pickle import load; load(open({!r}, 'rb'))": evil,
+        "import paddle; paddle.vision.datasets.Cifar10({!r}, download=False)": archive,
+        "import paddle; paddle.static.load_program_state({!r})": str(static)[:-9],
+        "import helper; helper.pickle.loads(open({!r}, 'rb').read())": evil,
+    }
+    for code, path in acts.items():
+        (checkout / "tools" / "train.py").write_text(code.format(str(path)) + "\n")
+        done = run(workspace, checkout, {})
+        assert done.returncode in (1, 2), (code, done.stdout)
+        assert "wants to call posix.mkdir" in done.stdout, (code, done.stdout[-1000:])
+        assert not mark.exists(), code
+
+
+def test_archives_of_weights_stay_in_their_folder(arch, tmp_path):
+    """PaddleClas unpacks what it has fetched."""
+    download = importlib.import_module("ppcls.utils.download")
+    (tmp_path / "in").mkdir()
+    with tarfile.open(tmp_path / "in" / "w.tar", "w") as tar:
+        info = tarfile.TarInfo("w/../../../outside.txt")
+        tar.addfile(info)
+    with guard.guarded(), pytest.raises(Exception, match="outside"):
+        download._decompress(str(tmp_path / "in" / "w.tar"))
+    assert not (tmp_path / "outside.txt").exists()
+
+
+def test_checkpoints_that_are_not_there(workspace, checkout):
+    done = run(workspace, checkout, {"checkpoints": "out/nope"})
+    assert done.stdout.splitlines()[-1].startswith(
+        "error: Global.checkpoints: there is no file 'out/nope.pdparams'"
+    )
+    done = workspace.run(
+        "-m", "paddle_attention", "run", checkout / "tools" / "train.py", "-c", "nope.yaml", check=False
+    )
+    assert done.stdout.splitlines()[-1] == "error: there is no config file 'nope.yaml'"
+
+
 def test_overrides_of_run_are_values(workspace, checkout, mark, tmp_path):
     good = tmp_path / "good.pdparams"
     save_file({"epoch": 3}, str(good))
@@ -257,21 +302,25 @@ def test_keys_that_paddleclas_would_ignore(workspace, checkout):
 # --- data sets --------------------------------------------------------------------------------
 
 
-def test_an_archive_of_cifar(tmp_path, mark):
-    """Paddle unpickles it."""
-    import io
-    import tarfile
-
-    from paddle_attention.engine.data import Cifar10
-
-    archive = tmp_path / "cifar.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
+def cifar_archive(path, mark):
+    with tarfile.open(path, "w:gz") as tar:
         for name in ("data_batch_1", "test_batch"):
             data = pickle.dumps({b"data": Evil(mark), b"labels": [0]})
             info = tarfile.TarInfo(f"cifar/{name}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    with pytest.raises(ValueError, match=r"cifar\.tar\.gz cannot be read: it wants to call posix\.mkdir"):
+    return path
+
+
+def test_an_archive_of_cifar(tmp_path, mark):
+    """Paddle unpickles it."""
+    from paddle_attention.engine.data import Cifar10
+
+    archive = cifar_archive(tmp_path / "cifar.tar.gz", mark)
+    with pytest.raises(
+        ValueError,
+        match=r"cifar\.tar\.gz cannot be read: a pickled file is refused: it wants to call posix\.mkdir",
+    ):
         Cifar10(None, str(archive))
     shutil.copy(ROOT / "setup.py", archive)
     with pytest.raises(ValueError, match=r"cifar\.tar\.gz cannot be read: "):

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from paddle_attention import CBAM, EMAU, SEBlock, files
 from paddle_attention.config import ConfigError
 from paddle_attention.engine import Engine
 from paddle_attention.engine.checkpoints import Checkpoints, NonFiniteError
-from paddle_attention.engine.interrupt import Interrupted
 from paddle_attention.files import DamagedFileError, FolderInUseError
+from paddle_attention.interrupt import Interrupted
 from paddle_attention.weights import read_file, save_file
 
 ROOT = Path(__file__).parent.parent
@@ -261,26 +262,89 @@ def test_checkpoints_of_paddleclas_count(config, tmp_path):
         save_file(
             {"metric": 0.0, "epoch": 2} if ending == ".pdstates" else value, f"{folder}/SE/latest{ending}"
         )
-    assert Checkpoints(str(folder)).newest() == str(folder / "SE" / "latest")
+    assert Checkpoints(str(folder)).newest() == str(folder / "latest")
+    assert Checkpoints(str(folder)).newest("SE") == str(folder / "SE" / "latest")
     config["Global"]["epochs"] = 3
     assert go_on(config).position.epoch == 4
+
+
+def test_auto_stays_with_the_run_that_was_here_last(config, tmp_path):
+    """A finished older run in the folder is further on, but another."""
+    run(config)
+    config["Global"].update(checkpoints=None, epochs=2, seed=9)
+    with pytest.raises(Interrupted):
+        run(config, (1, 3), by_signal)
+    assert Checkpoints(str(tmp_path / "run")).newest() == str(tmp_path / "run" / "latest")
+    other = tmp_path / "run" / "another_experiment"
+    shutil.copytree(tmp_path / "run", other)
+    engine = go_on(config)
+    assert engine.random.seed == 9
+    assert read_file(str(tmp_path / "run/latest.pdstates"))["epoch"] == 2
+
+
+def test_keep_removes_what_is_its_own(config, tmp_path):
+    config["Global"].update(epochs=2, save_interval=1)
+    run(config)
+    config["Global"].update(epochs=1, keep=1)
+    run(config)
+    assert {p.name for p in (tmp_path / "run").glob("epoch_*.pdopt")} == {"epoch_1.pdopt", "epoch_2.pdopt"}
+    run_of = {n: files.read_manifest(str(tmp_path / "run" / f"epoch_{n}"))["run"] for n in (1, 2)}
+    assert run_of[1] != run_of[2]
+
+
+@pytest.mark.parametrize("last", ["best_model", "epoch_3"])
+def test_killed_at_the_end_of_the_last_epoch(config, tmp_path, monkeypatch, last):
+    """Between two of the checkpoints that belong to it: what is missing is written when the run goes on."""
+    config["Global"].update(seed=5, save_interval=1, eval_interval=1)
+    whole = copy.deepcopy(config)
+    whole["Global"]["output_dir"] = str(tmp_path / "whole")
+    run(whole)
+    save = Checkpoints.save
+
+    def die(self, name, values, info, facts):
+        save(self, name, values, info, facts)
+        if name == last and info["epoch"] == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", die)
+        try:
+            run(config)
+            killed = False  # the best was an earlier one
+        except Killed:
+            killed = True
+    assert killed or last == "best_model"
+    go_on(config)
+    for name in ("latest", "best_model", "epoch_3"):
+        assert (
+            files.read_manifest(str(tmp_path / "run" / name))["epoch"]
+            == files.read_manifest(str(tmp_path / "whole" / name))["epoch"]
+        ), name
+        assert_equal(state(whole, name), state(config, name))
 
 
 def test_what_dead_runs_left_goes(config, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     for name in (
-        "latest.pdparams.new",
-        "epoch_3.pdopt.new",
-        "best_model.manifest.json.new",
-        "latest.pdstates.old",
+        "latest.pdparams.staged",
+        "epoch_3.pdopt.staged",
+        "best_model.manifest.json.staged",
+        "latest.pdstates.aside",
     ):
         (folder / name).write_text("x")
-    (folder / "mine.txt").write_text("x")
+    mine = ("mine.txt", "notes.old", "latest.pdparams.old", "x.staged", "my_best.pdparams.staged")
+    for name in mine:
+        (folder / name).write_text("x")
+    (folder / "inference.aside").mkdir()
     config["Global"]["epochs"] = 1
     run(config)
-    assert not [p.name for p in folder.iterdir() if p.suffix in (".new", ".old")]
-    assert (folder / "mine.txt").exists()
+    assert {p.name for p in folder.iterdir() if p.suffix in (".staged", ".aside")} == {
+        "inference.aside",
+        "x.staged",
+        "my_best.pdparams.staged",
+    }
+    assert all((folder / name).exists() for name in mine)
 
 
 def test_a_second_run_is_refused(config, tmp_path):
@@ -335,7 +399,45 @@ BAD = [
         spoil_optimizer(lambda v: {k: 5 if "velocity" in k else x for k, x in v.items()}),
         "velocity_0 is 5, its parameter",
     ),
+    (
+        spoil_optimizer(lambda v: {**v, "LR_Scheduler": {**v["LR_Scheduler"], "last_epoch": "x"}}),
+        r"latest\.pdopt does not fit: its schedule is",
+    ),
+    (
+        spoil_optimizer(lambda v: {k: x.astype("float64") if "velocity" in k else x for k, x in v.items()}),
+        r"velocity_0 is of type paddle\.float64",
+    ),
+    (
+        spoil_optimizer(lambda v: {k: x * float("nan") if "velocity" in k else x for k, x in v.items()}),
+        r"latest\.pdopt: .*velocity_0 holds numbers that are not finite",
+    ),
 ]
+
+
+MANIFESTS = {
+    "seed": [None, "x", -5],
+    "sections": [3],
+    "meters": [None, {"count": "a", "sums": {}}],
+    "step": [1.5, -1, 300],
+    "pending": [3, {"a": "b"}],
+    "processes": [0],
+    "scaler": [5],
+}
+
+
+@pytest.mark.parametrize("key", MANIFESTS)
+def test_manifests_of_something_else(config, tmp_path, key):
+    config["Global"]["epochs"] = 1
+    run(config)
+    path = tmp_path / "run" / "latest.manifest.json"
+    good = json.loads(path.read_text())
+    config["Global"].update(epochs=2, checkpoints=str(tmp_path / "run" / "latest"))
+    for value in MANIFESTS[key]:
+        path.write_text(json.dumps({**good, key: value}))
+        with pytest.raises(
+            DamagedFileError, match=rf"latest\.manifest\.json is no training's: .*{key}|step 300 of 8"
+        ):
+            run(config)
 
 
 @pytest.mark.parametrize(("spoil", "message"), BAD, ids=[m[:50] for _, m in BAD])
@@ -346,6 +448,19 @@ def test_checkpoints_that_do_not_fit(config, tmp_path, spoil, message):
     (tmp_path / "run" / "latest.manifest.json").unlink()  # else the checksum is another
     config["Global"].update(epochs=2, checkpoints=str(tmp_path / "run" / "latest"))
     with pytest.raises(ValueError, match=message):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("Auto", "did you mean 'auto'"),
+        ("run", r"run' is a folder; name a checkpoint in it, such as .*run/latest"),
+    ],
+)
+def test_prefixes_that_are_none(config, tmp_path, prefix, message):
+    config["Global"].update(checkpoints=prefix if prefix == "Auto" else str(tmp_path / prefix))
+    with pytest.raises((ValueError, OSError), match=message):
         run(config)
 
 
@@ -492,6 +607,8 @@ def test_labels_beyond_the_network(config):
 def test_amp_on_the_cpu_says_what_it_does(config, log_lines):
     config["AMP"] = {"use_amp": True, "level": "O1"}
     config["Global"]["epochs"] = 1
+    with pytest.raises(NonFiniteError, match="the gradient of"):  # it has no loss scaler that would look
+        poison(config, 1, 5, hidden=True).train()
     run(config)
     assert "AMP has no effect on the CPU: Paddle computes in float32 there" in log_lines
 
@@ -507,13 +624,56 @@ def test_skipping_is_refused_where_it_cannot_be(config, monkeypatch):
         build_loader(config, "Eval", 10)
 
 
-def start(workspace, log, *overrides):
+STUCK = """
+import os, signal, sys, threading, time
+from paddle_attention.cli.main import main
+from paddle_attention.engine.data import ImageNetDataset
+
+read, parent = ImageNetDataset.image, os.getpid()
+
+def stuck(self, index):
+    if index == 20:
+        time.sleep(1000)  # a disk that does not answer
+    return read(self, index)
+
+ImageNetDataset.image = stuck
+sys.exit(main("train", sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_signals_while_data_does_not_come(workspace, tmp_path, twice):
+    """A run between two steps stops there; a second Ctrl-C ends it at once, stuck processes and all."""
+    log, script = tmp_path / "log.txt", tmp_path / "stuck.py"
+    script.write_text(STUCK)
+    options = (
+        f"Global.output_dir={tmp_path / 'run'}",
+        "DataLoader.Train.loader.num_workers=1",
+        "DataLoader.Train.sampler.shuffle=False",
+        "DataLoader.Train.sampler.batch_size=8",
+        "Global.print_batch_step=1",
+    )
+    process = start(workspace, log, *options, script=script)
+    wait_for(log, r"Iter: 1/", process)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    if twice:
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    last = log.read_text().splitlines()[-1]
+    assert last == "interrupted" or re.match(r"stopped by SIGINT after epoch 1, step 2; saved in", last)
+    if not twice:
+        assert files.verify(str(tmp_path / "run" / "latest"))["step"] == 2
+
+
+def start(workspace, log, *overrides, script=ROOT / "tools/train.py"):
     """A training of the quick start's YAML in the background, its output in ``log``."""
     options = [word for override in overrides for word in ("-o", override)]
     yaml_path = ROOT / "ppcls_configs/quick_start/se_resnet18_digits.yaml"
     with open(log, "w") as file:
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "tools/train.py"), "-c", str(yaml_path), *options],
+            [sys.executable, str(script), "-c", str(yaml_path), *options],
             cwd=workspace.path,
             env=workspace.environment,
             stdout=file,

@@ -4,9 +4,6 @@ import logging
 import os
 
 from .. import ppcls
-from ..engine.interrupt import Interrupted
-
-__all__ = ["Interrupted"]
 
 logger = logging.getLogger("ppcls")
 
@@ -22,11 +19,11 @@ def do_train(options):
     from ..engine import Engine
 
     config = _load(options, "train")
-    on_step = None
-    if options.profiler_options:
+    on_step, profile = None, options.profiler_options or config.get("profiler_options")
+    if profile:
 
         def on_step():
-            ppcls.profiler_step(options.profiler_options)
+            ppcls.profiler_step(profile)
 
     engine = Engine(config, ppcls.build_network, "train", on_step)
     best = engine.train()
@@ -214,7 +211,7 @@ def _run_in_source_tree(options, script):
     arguments = ["-c", options.config]
     for override in options.override:
         arguments += ["-o", override]
-    if options.profiler_options:
+    if getattr(options, "profiler_options", None):
         arguments += ["-p", options.profiler_options]
     ppcls.run_script(os.path.join(options.paddleclas, "tools", script), arguments)
     return True

@@ -2,8 +2,11 @@
 
 import argparse
 import os
+import re
 import sys
 import warnings
+
+from ..interrupt import Interrupted
 
 _CONFIG_COMMANDS = {
     "train": "train a network from a YAML",
@@ -23,13 +26,13 @@ def main(command=None, arguments=None):
     options = _parser(command).parse_args([command, *arguments] if command else arguments)
     set_threads(getattr(options, "threads", None))
     warnings.filterwarnings("ignore", message="No ccache found")
-    from . import commands
-
     try:
+        from . import commands  # imports Paddle
+
         getattr(commands, f"do_{options.command}")(options)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
-    except commands.Interrupted as stop:
+    except Interrupted as stop:
         return _say(str(stop), 128 + stop.signal)
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if options.traceback:
@@ -71,6 +74,12 @@ def _positive(text):
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
     return int(text)
+
+
+def _profiler_options(text):
+    if not re.fullmatch(r"[^=;]+=[^=;]*(;[^=;]+=[^=;]*)*", text):
+        raise argparse.ArgumentTypeError(f"must be key1=value1;key2=value2, but got {text!r}")
+    return text
 
 
 def _parser(command):
@@ -160,12 +169,13 @@ def _config_options(parser, training):
             metavar="FACTOR",
             help="the attention's learning rate, as a multiple of the schedule's (Arch.attention_lr_mult)",
         )
-    parser.add_argument(
-        "-p",
-        "--profiler_options",
-        metavar="OPTIONS",
-        help="profile training, as 'key1=value1;key2=value2' (see paddle's profiler)",
-    )
+        parser.add_argument(
+            "-p",
+            "--profiler_options",
+            metavar="OPTIONS",
+            type=_profiler_options,
+            help="profile training, as 'key1=value1;key2=value2' (see paddle's profiler)",
+        )
     parser.add_argument(
         "--paddleclas",
         default=os.environ.get("PADDLECLAS_HOME") or None,

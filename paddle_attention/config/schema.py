@@ -61,9 +61,9 @@ def _named(title, **tables):
     }
 
 
-ANY = {}
 BOOL = _or_null("boolean", "True or False")
 TEXT = _or_null("string", "a string")
+PATH = _or_null("string", "a path", minLength=1, pattern="^[^\\0]*$")
 POSITIVE = _number(exclusiveMinimum=0)
 NOT_NEGATIVE = _number(minimum=0)
 COUNT = _integer(1)
@@ -97,9 +97,9 @@ AMOUNT = {
 }
 
 GLOBAL = _section(
-    checkpoints=TEXT,
-    pretrained_model=TEXT,
-    output_dir=TEXT,
+    checkpoints=PATH,
+    pretrained_model=PATH,
+    output_dir=PATH,
     device=_only("cpu", "gpu"),
     save_interval=_integer(-1),
     save_steps=COUNT,
@@ -110,7 +110,7 @@ GLOBAL = _section(
     print_batch_step=COUNT,
     use_visualdl=BOOL,
     image_shape=SHAPE,
-    save_inference_dir=TEXT,
+    save_inference_dir=PATH,
     to_static=BOOL,
     seed=_integer(0, 2**63 - 1),
     class_num=COUNT,
@@ -203,9 +203,9 @@ MIXING = _named("a list of operators", OpSampler=_arguments(**_MIXING), **_MIXIN
 PART = _section(
     dataset={
         "properties": {
-            "image_root": TEXT,
-            "cls_label_path": TEXT,
-            "data_file": TEXT,
+            "image_root": PATH,
+            "cls_label_path": PATH,
+            "data_file": PATH,
             "mode": TEXT,
             "delimiter": {"type": "string", "minLength": 1, "title": "a string of at least one character"},
             "relabel": BOOL,
@@ -218,11 +218,11 @@ PART = _section(
     loader={"properties": {"num_workers": _integer(0, 256), "use_shared_memory": BOOL}},
 )
 INFER = _section(
-    infer_imgs=TEXT,
+    infer_imgs=PATH,
     infer_list=_only(None),
     batch_size=COUNT,
     transforms=TRANSFORMS,
-    PostProcess=_arguments(class_id_map_file=TEXT, delimiter=TEXT),
+    PostProcess=_arguments(class_id_map_file=PATH, delimiter=TEXT),
     save_dir=_only(None),
 )
 METRICS = _named("a list of metrics")
@@ -241,5 +241,5 @@ SCHEMA = _section(
     DataLoader=_section(Train=PART, Eval=PART),
     Infer=INFER,
     Metric=_section(Train=METRICS, Eval=METRICS),
-    profiler_options=ANY,
+    profiler_options=TEXT,
 )

@@ -1,15 +1,17 @@
 """The checkpoints of a run: written as sets, found again, and read with everything checked."""
 
 import hashlib
-import json
 import logging
 import math
 import os
 import platform
 import re
+import time
+import uuid
 from dataclasses import dataclass
 
 import paddle
+from jsonschema import Draft202012Validator
 
 from .. import __version__, files
 from ..weights import read_file, read_state_dict, save_set
@@ -18,6 +20,33 @@ logger = logging.getLogger("ppcls")
 
 LATEST, BEST = "latest", "best_model"
 _EPOCH = re.compile(r"epoch_(\d+)")
+_NAME = re.compile(r"(latest|best_model|epoch_\d+)\.\w+\.?\w*\.(staged|aside)")
+_NUMBER = {"type": "number"}
+_COUNT = {"type": "integer", "minimum": 0}
+_AVERAGES = {"type": "object", "additionalProperties": _NUMBER}
+# What a manifest says of a training besides the checksums.
+_FACTS = {
+    "type": "object",
+    "properties": {
+        "run": {"type": "string"},
+        "saved_at": _NUMBER,
+        "epoch": _COUNT,
+        "step": _COUNT,
+        "steps_per_epoch": {"type": "integer", "minimum": 1},
+        "processes": {"type": "integer", "minimum": 1},
+        "seed": _COUNT,
+        "skipped_batches": _COUNT,
+        "pending": {**_AVERAGES, "type": ["object", "null"]},
+        "meters": {
+            "type": "object",
+            "properties": {"count": _COUNT, "sums": _AVERAGES},
+            "required": ["count", "sums"],
+        },
+        "scaler": {"type": ["object", "null"]},
+        "sections": {"type": "object", "additionalProperties": {"type": "string"}},
+    },
+}
+_FACTS["required"] = list(_FACTS["properties"])
 
 
 class NonFiniteError(ValueError):
@@ -57,6 +86,7 @@ class Checkpoints:
 
     def __init__(self, directory, keep=None):
         self.directory, self.keep = directory, keep
+        self.run = uuid.uuid4().hex  # a resumed run keeps its own
 
     def prefix(self, name):
         """Path of the checkpoint ``name``, without ending."""
@@ -83,7 +113,8 @@ class Checkpoints:
             "python": platform.python_version(),
         }
         values = {**values, ".pdstates": info}
-        save_set(self.prefix(name), values, {**info, **facts, "versions": versions}, self._kept())
+        facts = {**info, **facts, "run": self.run, "saved_at": time.time(), "versions": versions}
+        save_set(self.prefix(name), values, facts, self._kept())
         logger.info(f"Already save model in {self.prefix(name)}")
         if self.keep and _EPOCH.fullmatch(name):
             self._prune()
@@ -91,34 +122,47 @@ class Checkpoints:
     def _kept(self):
         """What to say of the newest checkpoint when another cannot be written."""
         prefix = self.prefix(LATEST)
-        manifest = files.read_manifest(prefix) if os.path.isdir(self.directory) else None
-        if manifest is None:
+        facts = self.facts(LATEST)
+        if facts is None:
             return "there is no earlier checkpoint"
-        return f"the checkpoint {prefix} of {describe_progress(manifest)} is kept"
+        return f"the checkpoint {prefix} of {describe_progress(facts)} is kept"
 
     def _prune(self):
+        """Remove the oldest ``epoch_N`` of this run; those of another run in the folder stay."""
         numbers = sorted({int(m[1]) for m in map(_EPOCH.match, os.listdir(self.directory)) if m})
-        for number in numbers[: -self.keep]:
+        own = [n for n in numbers if (self.facts(f"epoch_{n}") or {}).get("run") == self.run]
+        for number in own[: -self.keep]:
             files.remove(self.prefix(f"epoch_{number}"))
+
+    def facts(self, name):
+        """:func:`read_facts` of the checkpoint ``name``; None where it is damaged."""
+        try:
+            return read_facts(self.prefix(name))
+        except files.DamagedFileError:
+            return None
 
     def clean(self):
         """Finish or remove what a run that died here has left; for the owner of the directory."""
-        for name in sorted(os.listdir(self.directory)):
-            if files.is_left_over(name):
-                files.recover(self.prefix(files.set_of(name)), owner=True)
+        for match in map(_NAME.fullmatch, sorted(os.listdir(self.directory))):
+            if match:
+                files.recover(self.prefix(match[1]), owner=True)
 
-    def newest(self):
-        """Prefix of the newest checkpoint here that is whole; None where there is none.
+    def newest(self, architecture=""):
+        """Prefix of the newest whole checkpoint of the run that was here last; None where there is none.
 
-        Those of PaddleClas' own engine, in the folder of the architecture's name, count as well.
+        Args:
+            architecture (str): ``Arch.name``, for older PaddleClas, which saves in a folder of that name.
         """
         found = []
-        folders = [self.directory, *(e.path for e in os.scandir(self.directory) if e.is_dir())]
-        for folder in folders if os.path.isdir(self.directory) else ():
-            for entry in os.scandir(folder):
+        for folder in dict.fromkeys((self.directory, os.path.join(self.directory, str(architecture or "")))):
+            for entry in os.scandir(folder) if os.path.isdir(folder) else ():
                 if entry.name.endswith(".pdopt"):
-                    found += self._progress(entry.path.removesuffix(".pdopt"))
-        for _, _, _, prefix in sorted(found, reverse=True):
+                    found += _progress(entry.path.removesuffix(".pdopt"))
+        last = {}  # when each run saved last
+        for run, saved_at, _, _ in found:
+            last[run] = max(saved_at, last.get(run, 0))
+        order = sorted(found, key=lambda item: (last[item[0]], item[2]), reverse=True)
+        for _, _, _, prefix in order:
             try:
                 read_checkpoint(prefix)
             except (ValueError, OSError) as error:
@@ -127,18 +171,39 @@ class Checkpoints:
                 return prefix
         return None
 
-    @staticmethod
-    def _progress(prefix):
-        """``[(epochs, steps, whether it is the latest, prefix)]``, or [] for what is not whole."""
-        try:
-            files.recover(prefix)
-            manifest = files.read_manifest(prefix)
-            known = manifest if manifest is not None else _read_states(prefix)
-            is_latest = os.path.basename(prefix) == LATEST
-            return [(int(known["epoch"]), int(known.get("step", 0)), is_latest, prefix)]
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            logger.warning(f"{prefix} is skipped: {error}")
-            return []
+
+def _progress(prefix):
+    """``[(run, time of saving, (epochs, steps, whether it is the latest), prefix)]``, or [] for what is damaged."""
+    try:
+        files.recover(prefix)
+        facts = read_facts(prefix) or {}
+        known = facts or {**_read_states(prefix), "saved_at": os.path.getmtime(prefix + ".pdstates")}
+        progress = (known["epoch"], known.get("step", 0), os.path.basename(prefix) == LATEST)
+        return [(known.get("run", os.path.dirname(prefix)), known["saved_at"], progress, prefix)]
+    except (ValueError, OSError) as error:
+        logger.warning(f"{prefix} is skipped: {error}")
+        return []
+
+
+def read_facts(prefix, manifest=None):
+    """What the manifest of a checkpoint says of its training; None where there is no manifest.
+
+    Raises:
+        DamagedFileError: if it says something else than a training writes.
+    """
+    manifest = files.read_manifest(prefix) if manifest is None else manifest
+    if manifest is None:
+        return None
+    error = next(Draft202012Validator(_FACTS).iter_errors(manifest), None)
+    if error is None and manifest["step"] >= manifest["steps_per_epoch"]:
+        error = f"step {manifest['step']} of {manifest['steps_per_epoch']}"
+    if error is not None:
+        where = "" if isinstance(error, str) else ".".join(map(str, error.absolute_path))
+        raise files.DamagedFileError(
+            f"{prefix}{files.MANIFEST} is no training's: {where + ': ' if where else ''}"
+            f"{error if isinstance(error, str) else error.message[:200]}"
+        )
+    return manifest
 
 
 def describe_progress(facts):
@@ -164,7 +229,15 @@ def read_checkpoint(prefix, average=False):
     """
     for ending in (".pdparams", ".pdopt", ".pdstates"):
         prefix = prefix.removesuffix(ending)
+    if os.path.isdir(prefix):
+        raise FileNotFoundError(
+            f"{prefix!r} is a folder; name a checkpoint in it, such as {os.path.join(prefix, LATEST)}"
+        )
     manifest = files.verify(prefix)
+    if manifest is not None:
+        read_facts(prefix, manifest)
+    elif os.path.exists(prefix + files.MANIFEST):
+        logger.warning(f"{prefix} is not what its manifest describes: another program has written it since")
     states = _read_states(prefix)
     trained = None
     if average:
@@ -225,6 +298,13 @@ def load_optimizer(optimizer, parameters, state, path):
                 f"{path} does not fit: {key} is {_short(value) if shape is None else list(shape)}, "
                 f"its parameter {list(by_name[owner].shape)}"
             )
+        if value.dtype not in (paddle.float32, by_name[owner].dtype):
+            raise ValueError(f"{path} does not fit: {key} is of type {value.dtype}")
+        if not bool(paddle.isfinite(value).all()):
+            raise NonFiniteError(f"{path}: {key} holds numbers that are not finite; use another checkpoint")
+    schedule = state.get("LR_Scheduler", {})
+    if not isinstance(schedule, dict) or not _is_plain(schedule):
+        raise ValueError(f"{path} does not fit: its schedule is {_short(schedule)}")
     kinds = {v for c in type(optimizer).__mro__ for k, v in vars(c).items() if k.endswith("_acc_str")}
     for kind in sorted(kinds):
         if not any(f"_{kind}_" in key for key in tensors):
@@ -238,6 +318,13 @@ def load_optimizer(optimizer, parameters, state, path):
         raise ValueError(f"{path} does not fit: {type(error).__name__}: {error}") from error
 
 
+def _is_plain(schedule):
+    """Whether steps and rates of a schedule, and of the one inside a warm-up, are numbers."""
+    numbers = [schedule.get(key, 0) for key in ("last_epoch", "last_lr")]
+    inner = [value for value in schedule.values() if isinstance(value, dict)]
+    return all(type(n) in (int, float) and math.isfinite(n) for n in numbers) and all(map(_is_plain, inner))
+
+
 def _prefixes(key):
     """``'a_b_c'`` to ``'a_b'``, ``'a'``."""
     while "_" in key:
@@ -248,7 +335,7 @@ def _prefixes(key):
 def section_hashes(config):
     """A short checksum of every section of a configuration, to tell which have changed."""
     return {
-        key: hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        str(key): hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:16]
         for key, value in config.items()
     }
 

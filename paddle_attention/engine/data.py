@@ -1,6 +1,5 @@
 """Datasets, samplers and loaders under PaddleClas' names."""
 
-import contextlib
 import os
 import re
 
@@ -9,8 +8,8 @@ import paddle
 from paddle.io import BatchSampler, Dataset, DistributedBatchSampler
 
 from ..config import ConfigError, DataError, build_by_name, unsupported
-from ..files import read_lines
-from ..serialization import unpickle_arrays
+from ..files import read_lines, read_regular_file
+from ..serialization import plain_pickles
 from .loader import BatchReader, Loader
 from .transforms import build_batch_transforms, build_transforms
 
@@ -88,12 +87,11 @@ class ImageNetDataset(_Images):
     def _check_files(self):
         step = -(-len(self.paths) // _CHECKED_FILES)
         for index in range(0, len(self.paths), step):
-            if not os.path.exists(self.paths[index]):
+            if not os.path.isfile(self.paths[index]):
                 raise ValueError(f"{self.place(index)}: there is no image {self.paths[index]!r}")
 
     def image(self, index):
-        with open(self.paths[index], "rb") as file:
-            return self.transform(file.read())
+        return self.transform(read_regular_file(self.paths[index]))
 
     def name(self, index):
         return self.paths[index]
@@ -109,7 +107,7 @@ class _Cifar(_Images):
         if data_file is not None and not os.path.isfile(data_file):
             raise ValueError(f"data_file {data_file!r} does not exist")
         try:
-            with _plain_pickles():
+            with plain_pickles():
                 source = getattr(paddle.vision.datasets, type(self).__name__)
                 self.source = source(data_file, mode, None, download, "cv2")
         except Exception as error:
@@ -126,27 +124,6 @@ class _Cifar(_Images):
         return f"{index} of {self.file}"
 
     place = name
-
-
-class _PlainPickle:
-    """Stands for the module ``pickle`` and reads plain containers and arrays alone."""
-
-    @staticmethod
-    def load(file, encoding):
-        value = unpickle_arrays(file.read())
-        return {k.encode("latin1") if isinstance(k, str) else k: v for k, v in value.items()}
-
-
-@contextlib.contextmanager
-def _plain_pickles():
-    """Paddle's reader of CIFAR archives unpickles them, which would run any code in them."""
-    from paddle.vision.datasets import cifar
-
-    original, cifar.pickle = cifar.pickle, _PlainPickle
-    try:
-        yield
-    finally:
-        cifar.pickle = original
 
 
 class Cifar10(_Cifar):

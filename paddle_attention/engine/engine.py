@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import ConfigError, DataError, check_config, move_class_num
 from ..files import FolderLock, verify
+from ..interrupt import Interrupted, StopRequest
 from ..weights import load_weights, read_file, set_weights
 from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
 from .checkpoints import (
@@ -31,7 +32,6 @@ from .checkpoints import (
 )
 from .data import build_loader, mixes_labels
 from .infer import TopkPostProcess, list_images, read_batches
-from .interrupt import Interrupted, StopRequest
 from .losses import CombinedLoss
 from .metrics import Meters, check_classes, parse_topk, require_metric
 from .optim import build_optimizer
@@ -113,7 +113,7 @@ class Engine:
                 )
             self.steps = len(self.train_loader) // self.update_freq * self.update_freq
             self.train_loader.limit = self.steps
-            self.guard.names = self.train_loader.names
+            self.guard.names, self.train_loader.on_wait = self.train_loader.names, self._stop_waiting
         if self.evaluates:
             if not (self.config.get("DataLoader") or {}).get("Eval"):
                 raise ConfigError("DataLoader.Eval: missing, but needed to evaluate")
@@ -250,13 +250,12 @@ class Engine:
                 self.writer = closing.enter_context(LogWriter(logdir=self.output_dir))
             if pending is not None:
                 self.end_epoch(self.position.epoch - 1, pending)
-            if self.position.epoch > self.settings["epochs"]:
-                done = self.position.epoch - 1
-                logger.info(
-                    f"nothing to train: the checkpoint is of epoch {done} of {self.settings['epochs']}"
-                )
-                return self.best["metric"]
-            self._fit()
+            done, epochs = self.position.epoch - 1, self.settings["epochs"]
+            if done < epochs:
+                self._fit()
+            elif pending is None:
+                logger.info(f"nothing to train: the checkpoint is of epoch {done} of {epochs}")
+                self._save_latest_again(done)
         return self.best["metric"]
 
     def _fit(self):
@@ -327,7 +326,7 @@ class Engine:
         accuracy = 0.0
         if self.evaluates and epoch % (self.settings.get("eval_interval") or 1) == 0:
             try:
-                accuracy = self._evaluate_epoch(epoch)
+                accuracy = self._evaluate_epoch(epoch, averages)
             except _StopEvaluation:
                 self._save(LATEST, {"metric": 0.0, "epoch": epoch}, pending=averages)
                 self._interrupt()
@@ -341,8 +340,11 @@ class Engine:
         if self.stopping and epoch < epochs:
             self._interrupt()
 
-    def _evaluate_epoch(self, epoch):
-        """Evaluate the network and its average, and keep the best; returns the network's accuracy."""
+    def _evaluate_epoch(self, epoch, averages):
+        """Evaluate the network and its average, and keep the best; returns the network's accuracy.
+
+        A run that goes on from the best evaluates again, and so writes what else belongs to the epoch.
+        """
         accuracy = saved = self._evaluate(epoch)
         if self.average is not None:  # which is what the checkpoint holds
             self.model.network = self.average
@@ -352,12 +354,31 @@ class Engine:
                 self.model.network = self.network
         if saved >= self.best["metric"]:
             self.best = {"metric": saved, "epoch": epoch}
-            self._save(BEST, self.best)
+            self._save(BEST, self.best, pending=averages)
         kind = "best metric" if self.average is None else "best metric ema"
         logger.info(f"[Eval][Epoch {epoch}][{kind}: {self.best['metric']}]")
         if self.writer is not None:
             self.writer.add_scalar(tag="eval_acc", step=epoch, value=accuracy)
         return accuracy
+
+    def _save_latest_again(self, epoch):
+        """A run that was killed between its last ``epoch_N`` and ``latest`` has an older ``latest``."""
+        facts = self.checkpoints.facts(LATEST)
+        if (
+            self._resumed is not None
+            and facts
+            and facts["run"] == self.checkpoints.run
+            and facts["epoch"] < epoch
+        ):
+            self._save(LATEST, {"metric": self._resumed_metric, "epoch": epoch})
+
+    def _stop_waiting(self):
+        """The next batch does not come: a run that is to stop, and stands between two updates, stops now."""
+        alone = paddle.distributed.get_world_size() == 1
+        if self.stop.signal and alone and self.position.step % self.update_freq == 0:
+            self.stopping = self.stop.signal
+            self._save(LATEST, {"metric": 0.0, "epoch": self.position.epoch - 1})
+            self._interrupt()
 
     def _interrupt(self):
         """End the training: all processes have come here, and the first has saved."""
@@ -407,11 +428,13 @@ class Engine:
         self.best = {"metric": -1.0, "epoch": 0}
         prefix = self.settings.get("checkpoints")
         if prefix == "auto":
-            prefix = self.checkpoints.newest()
+            prefix = self.checkpoints.newest(self.config["Arch"].get("name"))
             if prefix is None:
                 logger.info(f"Global.checkpoints: auto: {self.output_dir} holds no checkpoint; starting anew")
         if prefix is None:
             return None
+        if prefix.lower() == "auto":
+            raise ConfigError(f"Global.checkpoints: {prefix!r}; did you mean 'auto'?")
         checkpoint = read_checkpoint(prefix, self.average is not None)
         weights, path = checkpoint.weights, checkpoint.prefix + ".pdparams"
         if self.average is not None:
@@ -420,7 +443,7 @@ class Engine:
         set_weights(self.network, weights, path)
         parameters = [p for p in self.network.parameters() if p.trainable]
         load_optimizer(self.optimizer, parameters, checkpoint.optimizer, checkpoint.prefix + ".pdopt")
-        self._resumed = checkpoint.optimizer
+        self._resumed, self._resumed_metric = checkpoint.optimizer, checkpoint.metric
         self._restore_best()
         self.position.epoch, self.position.step = checkpoint.epoch + 1, 0
         facts = checkpoint.facts
@@ -447,6 +470,7 @@ class Engine:
         if self.seed is not None and self.seed != facts["seed"]:
             logger.info(f"Global.seed: the checkpoint's {facts['seed']} is used, not {self.seed}")
         self.random.seed, self.guard.skipped = facts["seed"], facts["skipped_batches"]
+        self.checkpoints.run = facts["run"]
         if facts["scaler"]:
             self.model._scaler = paddle.amp.GradScaler(**self.model._adapter._amp_configs)
             self.model._scaler.load_state_dict(_arrays(facts["scaler"]))

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from ..config import ConfigError, DataError, build_by_name
-from ..files import read_lines
+from ..files import read_lines, read_regular_file
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -58,8 +58,7 @@ def read_batches(paths, transform, batch_size, skip=None):
 
 def _read_image(name, transform, others):
     try:
-        with open(name, "rb") as file:
-            image = np.asarray(transform(file.read()))
+        image = np.asarray(transform(read_regular_file(name)))
         if image.ndim != 3:
             raise ValueError(f"the operators make an array of shape {list(image.shape)} of it")
     except Exception as error:

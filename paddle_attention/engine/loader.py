@@ -5,21 +5,21 @@ image, and those of a batch of the seed, the epoch and the batch. So neither the
 number of processes that read nor the place where a run was interrupted changes
 what an epoch holds, and no generator's state has to be saved.
 
-Without worker processes the batches are read where they are asked for. With them a
-``concurrent.futures`` pool reads ahead; it lives as long as the loader, hands errors
-on as they are, and says so when one of its processes dies.
+A ``concurrent.futures`` pool reads ahead: a thread where there are no worker processes.
+It lives as long as the loader, hands errors on as they are, and says so when one of
+its processes dies.
 """
 
 import collections
 import contextlib
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker, shared_memory
 
@@ -28,20 +28,10 @@ import paddle
 from paddle.io import DataLoader
 
 from ..config import DataError
+from .generators import derive_seed, set_seed
 
 _AHEAD = 2  # batches in preparation for every worker process
 _SHARED_MEMORY = "/dev/shm"
-
-
-def derive_seed(*parts):
-    """A seed of 32 bits from whole numbers, for which similar numbers give unrelated seeds."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _seed_python(*parts):
-    seed = derive_seed(*parts)
-    random.seed(seed)
-    np.random.seed(seed)
 
 
 class BatchReader:
@@ -70,7 +60,7 @@ class BatchReader:
         """
         samples, kept, skipped = [], [], []
         for index in indices:
-            _seed_python(*seed, epoch, 0, index)
+            set_seed(*seed, epoch, 0, index)
             try:
                 samples.append(self.dataset.read(index))
                 kept.append(index)
@@ -83,7 +73,7 @@ class BatchReader:
         self._check_shapes(samples, kept)
         images = np.stack([image for image, _ in samples])
         labels = np.array([label for _, label in samples], dtype="int64")
-        _seed_python(*seed, epoch, 1, number)
+        set_seed(*seed, epoch, 1, number)
         for mix in self.mixing:
             images, labels = mix(images, labels)
         return images, labels, skipped
@@ -112,7 +102,7 @@ class Loader(DataLoader):
     Args:
         reader (BatchReader): reads a batch.
         batch_sampler (paddle.io.BatchSampler): chooses the images.
-        workers (int): processes that read ahead; 0 to read where the batches are used.
+        workers (int): processes that read ahead; 0 for a thread.
         use_shared_memory (bool): hand batches over in shared memory, where there is enough.
 
     Attributes:
@@ -122,6 +112,7 @@ class Loader(DataLoader):
         limit (int or None): batches of an epoch, if not all.
         current (list of int): indices of the images of the batch given last.
         skipped (dict): messages about images left out so far, to how often.
+        on_wait (callable): called every second in which the next batch is not there; may raise.
     """
 
     def __init__(self, reader, batch_sampler, workers=0, use_shared_memory=True):
@@ -130,6 +121,7 @@ class Loader(DataLoader):
         self.hand_over = _share if use_shared_memory and os.path.isdir(_SHARED_MEMORY) else _as_it_is
         self.seed, self.epoch, self.first, self.limit = (0,), 1, 0, None
         self.current, self.skipped = [], {}
+        self.on_wait = lambda: None
         self._pool = None
 
     def __len__(self):
@@ -139,9 +131,8 @@ class Loader(DataLoader):
         epoch, first = self.epoch, self.first
         self.epoch, self.first = epoch + 1, 0
         plan = list(enumerate(self._choose(epoch)))[first : self.limit]
-        read = self._read_ahead if self.workers else self._read
         # Closed with this generator, also when that is left early.
-        with contextlib.closing(read(epoch, plan)) as batches:
+        with contextlib.closing(self._read_ahead(epoch, plan)) as batches:
             for (_, self.current), (images, labels, skipped) in zip(plan, batches, strict=True):
                 for message in skipped:
                     self.skipped[message] = self.skipped.get(message, 0) + 1
@@ -154,29 +145,30 @@ class Loader(DataLoader):
     def close(self):
         """End the worker processes."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            # At once, also where one is stuck in a file system that does not answer.
+            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+                process.kill()
+            self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
     def _choose(self, epoch):
         """The indices of every batch of ``epoch``."""
-        _seed_python(*self.seed, epoch, 2)  # for samplers that draw from NumPy's own generator
+        np.random.seed(derive_seed(*self.seed, epoch, 2))  # for samplers that draw from NumPy's generator
         if hasattr(self.batch_sampler, "set_epoch"):
             self.batch_sampler.set_epoch(epoch - 1)
         return [[int(index) for index in batch] for batch in self.batch_sampler]
-
-    def _read(self, epoch, plan):
-        for number, indices in plan:
-            yield self.reader(self.seed, epoch, number, indices)
 
     def _read_ahead(self, epoch, plan):
         pool, pending = self._start(), collections.deque()
         plan = iter(plan)
         try:
             while True:
-                while len(pending) < _AHEAD * self.workers and (item := next(plan, None)):
-                    pending.append(pool.submit(_work, self.seed, epoch, *item))
+                while len(pending) < _AHEAD * max(self.workers, 1) and (item := next(plan, None)):
+                    work = _work if self.workers else self.reader
+                    pending.append(pool.submit(work, self.seed, epoch, *item))
                 if not pending:
                     return
+                self._wait_for(pending[0])
                 yield _take(pending.popleft().result())
         except BrokenProcessPool as error:
             self._pool = None
@@ -189,8 +181,18 @@ class Loader(DataLoader):
                 if not future.cancel():
                     future.add_done_callback(_give_back)
 
+    def _wait_for(self, future):
+        while True:
+            try:
+                future.exception(timeout=1)
+                return
+            except FutureTimeout:
+                self.on_wait()
+
     def _start(self):
-        if self._pool is None:
+        if self._pool is None and not self.workers:
+            self._pool = ThreadPoolExecutor(1, "images")
+        elif self._pool is None:
             resource_tracker.ensure_running()  # one for all processes: it frees what a dead one leaves
             self._pool = ProcessPoolExecutor(
                 self.workers,

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 
 from .checkpoints import NonFiniteError
-from .loader import derive_seed
+from .generators import derive_seed
 
 logger = logging.getLogger("ppcls")
 _NAMED_FILES = 3  # of a batch, in a message
@@ -108,7 +108,8 @@ class Model(paddle.Model):
     def watch(self, begin, guard):
         """Call ``begin()`` before every step, and let ``guard`` look at the gradients of every update."""
         self._begin, self._keep_statistics, self._before_update = begin, guard.allowed > 0, ()
-        if self._optimizer is None or self._adapter._amp_level != "O0":  # a loss scaler looks for itself
+        scales = self._adapter._amp_level != "O0" and paddle.get_device() != "cpu"
+        if self._optimizer is None or scales:  # a loss scaler looks for itself
             return
         minimize, parameters = self._optimizer.minimize, list(self.network.parameters())
 

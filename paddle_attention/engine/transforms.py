@@ -6,7 +6,6 @@ unless ``DecodeImage.to_rgb`` is off.
 
 import io
 import math
-import random
 import re
 import warnings
 
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..config import ConfigError, build_by_name, single_item
+from .generators import numpy_random, random
 
 MAX_PIXELS = 89_478_485  # of one image: Pillow's own limit, 256 MB of RGB
 
@@ -254,15 +254,24 @@ class ColorJitter:
     """``paddle.vision.transforms.ColorJitter``, applied with probability ``prob``."""
 
     def __init__(self, prob=2, brightness=0, contrast=0, saturation=0, hue=0):
-        from paddle.vision.transforms import ColorJitter as Jitter
+        from paddle.vision import transforms
 
         self.prob = prob
-        self.jitter = Jitter(brightness, contrast, saturation, hue)
+        kinds = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        self.steps = []
+        for name, amount in kinds.items():
+            limits = getattr(transforms, f"{name.capitalize()}Transform")(amount).value
+            self.steps.append((getattr(transforms, f"adjust_{name}"), limits))
 
     def __call__(self, image):
         if random.random() >= self.prob:
             return image
-        return np.asarray(self.jitter(Image.fromarray(np.ascontiguousarray(image))))
+        picture, steps = Image.fromarray(np.ascontiguousarray(image)), list(self.steps)
+        random.shuffle(steps)
+        for adjust, limits in steps:
+            if limits is not None:
+                picture = adjust(picture, random.uniform(*limits))
+        return np.asarray(picture)
 
 
 class RandomErasing:
@@ -312,7 +321,7 @@ class RandomErasing:
         if self.mode == "const":
             return self.mean
         size = (height, width, channels) if self.mode == "pixel" else (1, 1, channels)
-        return np.random.normal(size=size)
+        return numpy_random.normal(size=size)
 
 
 class NormalizeImage:
@@ -354,7 +363,7 @@ class MixupOperator:
         self.class_num, self.alpha = _class_num(class_num), _positive("alpha", alpha)
 
     def __call__(self, images, labels):
-        share, other = np.random.beta(self.alpha, self.alpha), np.random.permutation(len(images))
+        share, other = numpy_random.beta(self.alpha, self.alpha), numpy_random.permutation(len(images))
         images = (share * images + (1 - share) * images[other]).astype(images.dtype)
         return images, _mix_labels(labels, labels[other], share, self.class_num)
 
@@ -366,10 +375,10 @@ class CutmixOperator:
         self.class_num, self.alpha = _class_num(class_num), _positive("alpha", alpha)
 
     def __call__(self, images, labels):
-        share, other = np.random.beta(self.alpha, self.alpha), np.random.permutation(len(images))
+        share, other = numpy_random.beta(self.alpha, self.alpha), numpy_random.permutation(len(images))
         height, width = images.shape[2:]
         cut = math.sqrt(1.0 - share)
-        y, x = np.random.randint(height), np.random.randint(width)
+        y, x = numpy_random.randint(height), numpy_random.randint(width)
         half_h, half_w = int(height * cut) // 2, int(width * cut) // 2
         top, bottom = max(y - half_h, 0), min(y + half_h, height)
         left, right = max(x - half_w, 0), min(x + half_w, width)

@@ -8,6 +8,7 @@ import ast
 import importlib
 import inspect
 import logging
+import math
 import textwrap
 from collections.abc import Mapping
 
@@ -69,7 +70,7 @@ def AttentionNet(
     if (
         isinstance(attention_lr_mult, bool)
         or not isinstance(attention_lr_mult, (int, float))
-        or attention_lr_mult < 0
+        or not 0 <= attention_lr_mult < math.inf
     ):
         raise ValueError(f"Arch.attention_lr_mult: must be a number from 0, but got {attention_lr_mult!r}")
     arguments = {k: v for k, v in backbone.items() if k != "name"}

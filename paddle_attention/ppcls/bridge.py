@@ -168,7 +168,10 @@ def check_config_file(path, overrides):
                 f"Global.{key}: PaddleClas' own engine cannot do this; use tools/train.py without a PaddleClas "
                 "source tree"
             )
-    if settings.get("checkpoints") == "auto":
+    prefix = settings.get("checkpoints")
+    if isinstance(prefix, str) and prefix != "auto" and not os.path.isfile(prefix + ".pdparams"):
+        raise ConfigError(f"Global.checkpoints: there is no file {prefix + '.pdparams'!r}")
+    if prefix == "auto":
         raise ConfigError(
             "Global.checkpoints: PaddleClas' own engine knows no 'auto'; name the checkpoint, such as "
             f"{os.path.join(str(settings.get('output_dir') or './output'), 'latest')}"

@@ -7,6 +7,7 @@ containers alone.
 """
 
 import ast
+import builtins
 import contextlib
 import functools
 import importlib.abc
@@ -17,12 +18,13 @@ import os
 import pickle
 import re
 import sys
+import tarfile
 
 import paddle
 from paddle import nn
 
 from ..config import ConfigError, DataError, parse_value
-from ..serialization import UnsafeFileError, unpickle_arrays
+from ..serialization import PlainPickle, UnsafeFileError, plain_pickles
 from ..weights import read_file
 
 _NAME = re.compile(r"[A-Za-z]\w*|_[A-Za-z]\w*")
@@ -108,34 +110,25 @@ def is_trusted(value):
 # --- modules ------------------------------------------------------------------------------
 
 
-class _Pickle:
-    """Stands for the module ``pickle`` in PaddleClas' scripts; writing is Python's own."""
-
-    dump, dumps = staticmethod(pickle.dump), staticmethod(pickle.dumps)
-
-    @staticmethod
-    def loads(content, **_):
-        try:
-            return unpickle_arrays(content)
-        except ValueError as error:
-            raise DataError(f"a pickled file is refused: {error}") from error
-
-    @classmethod
-    def load(cls, file, **_):
-        return cls.loads(file.read())
+def _import(name, *arguments, **options):
+    return PlainPickle if name == "pickle" else builtins.__import__(name, *arguments, **options)
 
 
-def _guard_module(module):
+BUILTINS = {**vars(builtins), "eval": evaluate, "__import__": _import}
+"""The built-in names of guarded modules."""
+
+
+def _guard_imported(module):
+    """A module that was imported before it could be guarded finds its global names first."""
     vars(module).setdefault("eval", evaluate)
     if vars(module).get("pickle") is pickle:
-        module.pickle = _Pickle
+        module.pickle = PlainPickle
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module):
-        module.eval = evaluate
+        vars(module)["__builtins__"] = BUILTINS
         super().exec_module(module)
-        _guard_module(module)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
@@ -168,7 +161,7 @@ def guard_folder(folder):
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
         if isinstance(path, str) and os.path.realpath(path).startswith(folder):
-            _guard_module(module)
+            _guard_imported(module)
 
 
 # --- weights ------------------------------------------------------------------------------
@@ -176,13 +169,18 @@ def guard_folder(folder):
 
 @contextlib.contextmanager
 def guarded():
-    """``paddle.load`` reads arrays and plain containers alone, inside."""
-    original = paddle.load
+    """Paddle reads arrays and plain containers alone, and archives are unpacked below their folder, inside."""
+    original, filtered = paddle.load, tarfile.TarFile.__dict__.get("extraction_filter")
     paddle.load = _load
+    if hasattr(tarfile, "data_filter"):  # Python 3.10.12 and 3.11.4
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
-        yield
+        with plain_pickles():
+            yield
     finally:
         paddle.load = original
+        if hasattr(tarfile, "data_filter"):
+            tarfile.TarFile.extraction_filter = filtered
 
 
 def _load(path, return_numpy=False, **_):

@@ -9,8 +9,9 @@ import traceback
 import paddle
 
 from ..config import ConfigError, DataError
+from ..serialization import UnsafeFileError
 from .bridge import check_config_file, register
-from .guard import evaluate, guard_folder, guarded
+from .guard import BUILTINS, guard_folder, guarded
 
 
 def run_script(script, arguments):
@@ -36,8 +37,8 @@ def run_script(script, arguments):
     sys.argv = [script, *arguments]
     try:
         with guarded():
-            runpy.run_path(script, {"eval": evaluate}, run_name="__main__")
-    except (ConfigError, DataError):  # of the guards
+            runpy.run_path(script, {"__builtins__": BUILTINS}, run_name="__main__")
+    except (ConfigError, DataError, UnsafeFileError):  # of the guards
         raise
     except Exception:  # the script's own: show it whole, as Python would
         traceback.print_exc()
@@ -55,7 +56,7 @@ def _check_yaml(script, arguments):
         options, _ = parser.parse_known_args(arguments)
     except SystemExit:
         return  # the script's own parser will say it
-    if options.config and os.path.isfile(options.config):
+    if options.config:
         check_config_file(options.config, options.override)
 
 

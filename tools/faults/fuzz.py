@@ -234,7 +234,7 @@ def _good_files(workshop):
     paddle.save(layer.state_dict(), str(folder / "d.pdparams"), protocol=2)
     state = {"w": paddle.ones([2, 3]), "half": paddle.ones([3]).astype("bfloat16"), "n": paddle.arange(2)}
     save_weights(state, str(folder / "a.safetensors"))
-    (folder / "set.x.new").write_bytes(b"x" * 2000)
+    (folder / "set.x.staged").write_bytes(b"x" * 2000)
     files.commit(str(folder / "set"), [".x"], {"epoch": 1, "step": 2})
 
 

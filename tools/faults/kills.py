@@ -236,7 +236,9 @@ def exports(workshop, times, chance):
             assert files.verify(str(target / "inference"))["files"] in digests
     with row.attempt():
         run.tool("export_model", weights[0])
-        left = sorted(p.name for p in target.iterdir() if p.name.startswith(".") or p.name.endswith(".new"))
+        left = sorted(
+            p.name for p in target.iterdir() if p.name.startswith(".") or p.name.endswith(files.STAGED)
+        )
         assert not left, f"left behind: {left}"
     return [row]
 

@@ -23,6 +23,10 @@ from paddle_attention.serialization import unpickle_arrays
 TIMEOUT = 120  # seconds after which a child counts as hanging
 _IMAGES, _EVERY = 96, 12
 
+DECODE, NORMALIZE = [{"DecodeImage": None}], [{"NormalizeImage": {"order": ""}}]
+RESIZE = [{"ResizeImage": {"size": 32}}]
+AUGMENT = [{"RandCropImage": {"size": 32}}, {"RandFlipImage": None}, {"RandomErasing": {"mode": "pixel"}}]
+
 
 @dataclass
 class Row:
@@ -138,27 +142,7 @@ class Workshop:
 
     def config(self, **sections):
         """The training as a dict; ``sections`` such as ``EMA={'decay': 0.9}`` are added or merged."""
-        decode = [{"DecodeImage": None}]
-        normalize = [{"NormalizeImage": {"order": ""}}]
-        augment = [
-            {"RandCropImage": {"size": 32}},
-            {"RandFlipImage": None},
-            {"RandomErasing": {"mode": "pixel"}},
-        ]
-
-        def part(transforms, shuffle):
-            return {
-                "dataset": {
-                    "name": "ImageNetDataset",
-                    "image_root": str(self.digits),
-                    "cls_label_path": str(self.list),
-                    "transform_ops": [*decode, *transforms, *normalize],
-                },
-                "sampler": {"name": "DistributedBatchSampler", "batch_size": 12, "shuffle": shuffle},
-                "loader": {"num_workers": 0},
-            }
-
-        train = part(augment, True)
+        train = self._part(AUGMENT, True)
         train["dataset"]["batch_transform_ops"] = [{"MixupOperator": {"alpha": 0.5}}]
         config = {
             "Global": {
@@ -185,18 +169,31 @@ class Workshop:
                 "lr": {"name": "Cosine", "learning_rate": 0.05},
                 "regularizer": {"name": "L2", "coeff": 0.0001},
             },
-            "DataLoader": {"Train": train, "Eval": part([{"ResizeImage": {"size": 32}}], False)},
+            "DataLoader": {"Train": train, "Eval": self._part(RESIZE, False)},
             "Metric": {"Eval": [{"TopkAcc": {"topk": [1]}}]},
             "Infer": {
                 "infer_imgs": str(self.digits / "3"),
                 "batch_size": 50,
-                "transforms": [*decode, {"ResizeImage": {"size": 32}}, *normalize, {"ToCHWImage": None}],
+                "transforms": [*DECODE, *RESIZE, *NORMALIZE, {"ToCHWImage": None}],
                 "PostProcess": {"name": "Topk", "topk": 1},
             },
         }
         for name, section in sections.items():
             config[name] = {**config.get(name, {}), **section}
         return config
+
+    def _part(self, transforms, shuffle):
+        """A section of ``DataLoader``."""
+        return {
+            "dataset": {
+                "name": "ImageNetDataset",
+                "image_root": str(self.digits),
+                "cls_label_path": str(self.list),
+                "transform_ops": [*DECODE, *transforms, *NORMALIZE],
+            },
+            "sampler": {"name": "DistributedBatchSampler", "batch_size": 12, "shuffle": shuffle},
+            "loader": {"num_workers": 0},
+        }
 
     def new_run(self, **sections):
         """A :class:`Run` in a folder of its own."""
@@ -239,7 +236,9 @@ class Run:
     def finish(self):
         """Go on to the last epoch; returns the final state of every file."""
         self.tool("train")
-        left = [p.name for p in self.output.iterdir() if files.is_left_over(p.name) or p.name == ".lock"]
+        left = [
+            p.name for p in self.output.iterdir() if p.suffix in (files.STAGED, ".aside") or p.name == ".lock"
+        ]
         if left:
             raise AssertionError(f"left behind: {left}")
         return self.state()
