@@ -641,14 +641,15 @@ sys.exit(main("train", sys.argv[1:]))
 """
 
 
+@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("twice", [False, True])
-def test_signals_while_data_does_not_come(workspace, tmp_path, twice):
+def test_signals_while_data_does_not_come(workspace, tmp_path, twice, workers):
     """A run between two steps stops there; a second Ctrl-C ends it at once, stuck processes and all."""
     log, script = tmp_path / "log.txt", tmp_path / "stuck.py"
     script.write_text(STUCK)
     options = (
         f"Global.output_dir={tmp_path / 'run'}",
-        "DataLoader.Train.loader.num_workers=1",
+        f"DataLoader.Train.loader.num_workers={workers}",
         "DataLoader.Train.sampler.shuffle=False",
         "DataLoader.Train.sampler.batch_size=8",
         "Global.print_batch_step=1",

@@ -8,6 +8,7 @@ import platform
 import re
 import time
 import uuid
+import warnings
 from dataclasses import dataclass
 
 import paddle
@@ -313,7 +314,10 @@ def load_optimizer(optimizer, parameters, state, path):
                 "it was written by another optimizer"
             )
     try:
-        optimizer.set_state_dict(state)
+        with warnings.catch_warnings():
+            # Of the state of the schedule inside a warm-up, which is restored.
+            warnings.filterwarnings("ignore", message="There are some unused values in state_dict")
+            optimizer.set_state_dict(state)
     except Exception as error:  # Paddle asserts, and trusts what it reads
         raise ValueError(f"{path} does not fit: {type(error).__name__}: {error}") from error
 

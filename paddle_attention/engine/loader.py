@@ -14,11 +14,12 @@ import collections
 import contextlib
 import multiprocessing
 import os
+import queue
 import shutil
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import resource_tracker, shared_memory
@@ -191,7 +192,7 @@ class Loader(DataLoader):
 
     def _start(self):
         if self._pool is None and not self.workers:
-            self._pool = ThreadPoolExecutor(1, "images")
+            self._pool = _Thread()
         elif self._pool is None:
             resource_tracker.ensure_running()  # one for all processes: it frees what a dead one leaves
             self._pool = ProcessPoolExecutor(
@@ -201,6 +202,31 @@ class Loader(DataLoader):
                 (self.reader, self.hand_over, os.getpid()),
             )
         return self._pool
+
+
+class _Thread:
+    """An executor of one thread which, other than ``ThreadPoolExecutor``'s, never keeps the process from ending."""
+
+    def __init__(self):
+        self._tasks = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, function, *arguments):
+        future = Future()
+        self._tasks.put((future, function, arguments))
+        return future
+
+    def _work(self):
+        while task := self._tasks.get():
+            future, function, arguments = task
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*arguments))
+                except BaseException as error:
+                    future.set_exception(error)
+
+    def shutdown(self, **_):
+        self._tasks.put(None)
 
 
 # --- in the worker processes -------------------------------------------------------------

@@ -261,7 +261,7 @@ class ColorJitter:
         self.steps = []
         for name, amount in kinds.items():
             limits = getattr(transforms, f"{name.capitalize()}Transform")(amount).value
-            self.steps.append((getattr(transforms, f"adjust_{name}"), limits))
+            self.steps.append((getattr(transforms.functional, f"adjust_{name}"), limits))
 
     def __call__(self, image):
         if random.random() >= self.prob:
