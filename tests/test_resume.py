@@ -593,13 +593,16 @@ def test_evaluation_of_weights_that_are_not_finite(config, tmp_path):
 # --- whole processes ----------------------------------------------------------------------
 
 
-def test_labels_beyond_the_network(config):
+@pytest.mark.parametrize("part", ["Train", "Eval"])
+def test_labels_beyond_the_network(config, tmp_path, part):
     """Where the YAML does not say how many classes there are, the network's first output does."""
     del config["Arch"]["class_num"]
+    config["Global"]["eval_interval"] = 1
     config["DataLoader"]["Train"]["dataset"]["batch_transform_ops"] = None
-    path = config["DataLoader"]["Train"]["dataset"]["cls_label_path"]
-    lines = Path(path).read_text().splitlines()
-    Path(path).write_text("\n".join([*lines[:-1], lines[-1].split()[0] + " 10"]) + "\n")
+    lines = (tmp_path / "list.txt").read_text().splitlines()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "list.txt").write_text("\n".join([*lines[:-1], lines[-1].split()[0] + " 10"]) + "\n")
+    config["DataLoader"][part]["dataset"]["cls_label_path"] = str(tmp_path / "bad" / "list.txt")
     with pytest.raises(ValueError, match=r"list\.txt:64: label 10 of .* is outside 0 to 9"):
         run(config)
 

@@ -79,7 +79,9 @@ class Engine:
         self.checkpoints = Checkpoints(self.output_dir, self.settings.get("keep"))
         self.guard = LossGuard(self.settings.get("nan_policy"), self.output_dir, self.position)
         self.stop, self.stopping = StopRequest(), 0  # the signal that came here, and what all agreed on
-        self.writer, self.listed, self._resumed = None, set(), None
+        self.writer, self.listed, self._resumed, self._checked = None, set(), None, []
+        if self.settings.get("keep") and (self.settings.get("save_interval") or 1) < 1:
+            logger.warning("Global.keep has no effect: with save_interval below 1 no epoch_N is written")
         self.network = build_network(config, mode)
         self._build_data()
         self._build_meters()
@@ -196,21 +198,22 @@ class Engine:
         self.random.start(self.position)
 
     def _loss(self, logits, label):
-        if self.meters.mode == "train":
-            self._check_labels(self.train_loader, logits)
+        training = self.meters.mode == "train"
+        if self.class_num is None:
+            self._check_labels(self.train_loader if training else self.eval_loader, logits.shape[-1])
         loss = self.meters.loss(logits, label)
-        if self.meters.mode == "train":
+        if training:
             value = float(loss)
             bad, self.stopping = self._agree(not math.isfinite(value), self.stop.signal)
             if bad:
                 self.guard.refuse(f"the loss is {value}")
         return loss / self.update_freq if self.update_freq > 1 else loss
 
-    def _check_labels(self, loader, logits):
-        """What the network's output shows of its number of classes, where the YAML does not give it."""
-        if self.class_num is None:
-            self.class_num = int(logits.shape[-1])
-            loader.dataset.check_labels(self.class_num)
+    def _check_labels(self, loader, class_num):
+        """The network's output shows its number of classes where the YAML does not give it."""
+        if loader not in self._checked:
+            self._checked.append(loader)
+            loader.dataset.check_labels(int(class_num))
 
     @staticmethod
     def _agree(*numbers):

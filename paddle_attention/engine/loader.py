@@ -131,7 +131,10 @@ class Loader(DataLoader):
     def __iter__(self):
         epoch, first = self.epoch, self.first
         self.epoch, self.first = epoch + 1, 0
-        plan = list(enumerate(self._choose(epoch)))[first : self.limit]
+        rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
+        # Numbered over all processes: each mixes its batches in its own way.
+        plan = [(i * ranks + rank, indices) for i, indices in enumerate(self._choose(epoch))]
+        plan = plan[first : self.limit]
         # Closed with this generator, also when that is left early.
         with contextlib.closing(self._read_ahead(epoch, plan)) as batches:
             for (_, self.current), (images, labels, skipped) in zip(plan, batches, strict=True):
@@ -166,19 +169,20 @@ class Loader(DataLoader):
             while True:
                 while len(pending) < _AHEAD * max(self.workers, 1) and (item := next(plan, None)):
                     work = _work if self.workers else self.reader
-                    pending.append(pool.submit(work, self.seed, epoch, *item))
+                    pending.append((item[1], pool.submit(work, self.seed, epoch, *item)))
                 if not pending:
                     return
-                self._wait_for(pending[0])
-                yield _take(pending.popleft().result())
+                self._wait_for(pending[0][1])
+                yield _take(pending.popleft()[1].result())
         except BrokenProcessPool as error:
             self._pool = None
+            near = f" near {self.dataset.name(pending[0][0][0])}" if pending else ""
             raise DataError(
-                f"a process that reads images has died while it read such as {self.names()[:1] or 'the first'}; "
-                "the system kills processes when memory runs out: lower DataLoader's num_workers or batch_size"
+                f"a process that reads images has died{near}; the system kills processes when memory runs out: "
+                "lower DataLoader's num_workers or batch_size"
             ) from error
         finally:
-            for future in pending:
+            for _, future in pending:
                 if not future.cancel():
                     future.add_done_callback(_give_back)
 
