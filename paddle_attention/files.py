@@ -16,6 +16,7 @@ import json
 import os
 import re
 import socket
+import time
 
 try:
     import fcntl
@@ -28,6 +29,7 @@ _ASIDE = ".aside"
 _FORMAT = 1
 _CHUNK = 1 << 20
 _SMALL = 1024  # bytes
+_PATIENCE = 3  # seconds to wait for another process
 _FULL_OR_CLOSED = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -168,27 +170,41 @@ def commit(prefix, endings, facts=None, kept="what was there before is unchanged
     Raises:
         OSError: naming the file; the old set is then kept, and nothing staged is left.
     """
-    paths = [prefix + ending for ending in endings]
-    staged = [path + STAGED for path in paths]
-    manifest = prefix + MANIFEST
-    with clean_up([*staged, manifest + STAGED]), explain(manifest, kept):
-        files = {}
-        for ending, path in zip(endings, staged, strict=True):
-            sync_file(path)
-            files[ending] = {"bytes": os.path.getsize(path), "sha256": sha256(path)}
-        text = json.dumps({"format": _FORMAT, **(facts or {}), "files": files}, indent=1)
-        with open(manifest + STAGED, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(os.path.dirname(prefix))
-        obsolete = _endings(prefix) - set(endings)
-        os.replace(manifest + STAGED, manifest)  # the commit point
+    staged = [prefix + ending + STAGED for ending in endings]
+    manifest, text = prefix + MANIFEST, None
+    try:
+        with explain(manifest, kept):
+            files = {}
+            for ending, path in zip(endings, staged, strict=True):
+                sync_file(path)
+                files[ending] = {"bytes": os.path.getsize(path), "sha256": sha256(path)}
+            text = json.dumps({"format": _FORMAT, **(facts or {}), "files": files}, indent=1) + "\n"
+            with open(manifest + STAGED, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_directory(os.path.dirname(prefix))
+            obsolete = _endings(prefix) - set(endings)
+            os.replace(manifest + STAGED, manifest)  # the commit point
+    except BaseException:
+        if text is None or _text(manifest) != text:  # not reached; else these files are the set
+            for path in (*staged, manifest + STAGED):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        raise
     sync_directory(os.path.dirname(prefix))
     for ending in obsolete:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(prefix + ending)
     _name_staged(prefix, endings)
+
+
+def _text(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def _name_staged(prefix, endings):
@@ -223,33 +239,43 @@ def recover(prefix, owner=False):
     Args:
         prefix (str): the set's path without ending.
         owner (bool): nobody else writes here: also remove what an interrupted write has left.
+            Otherwise nothing is touched while a process that writes here holds the folder.
 
     Raises:
         DamagedFileError: if the manifest cannot be read.
     """
+    if not _left_over(prefix):
+        return
+    if owner:
+        _recover(prefix, owner)
+        return
+    with contextlib.ExitStack() as locks, contextlib.suppress(OSError):  # in use, or read-only
+        directory, name = os.path.split(prefix)
+        for lock in (FolderLock.NAME, f".{name}.lock"):
+            locks.enter_context(FolderLock(directory or ".", "recovering", lock, patience=0))
+        _recover(prefix, owner)
+
+
+def _left_over(prefix):
+    """Names of the staged files, and of those put aside, of a set."""
     directory, name = os.path.split(prefix)
     try:
         present = os.listdir(directory or ".")
     except FileNotFoundError:
-        return
-    own = [n for n in present if n.startswith(f"{name}.")]
-    staged = [n for n in own if n.endswith(STAGED)]
-    left = [n for n in own if n.endswith((STAGED, _ASIDE))]
-    if not left:
-        return
+        return []
+    return [n for n in present if n.startswith(f"{name}.") and n.endswith((STAGED, _ASIDE))]
+
+
+def _recover(prefix, owner):
+    directory = os.path.dirname(prefix)
     files = (read_manifest(prefix) or {"files": {}})["files"]
-    # A file that has its name already is not missing: the staged one is of a save in progress.
-    belong = [
-        e
-        for e in files
-        if name + e + STAGED in staged
-        and not _matches(prefix + e, files[e])
-        and _matches(prefix + e + STAGED, files[e])
-    ]
-    for ending in belong:  # whoever wrote them may be doing the same at this moment
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(prefix + ending + STAGED, prefix + ending)
-    for path in (os.path.join(directory, n) for n in left) if owner else ():
+    for ending, entry in files.items():
+        if not _matches(prefix + ending, entry):
+            for kind in (STAGED, _ASIDE):
+                if _matches(prefix + ending + kind, entry):
+                    os.replace(prefix + ending + kind, prefix + ending)
+                    break
+    for path in (os.path.join(directory, n) for n in _left_over(prefix)) if owner else ():
         if os.path.isfile(path):
             os.unlink(path)
 
@@ -292,16 +318,20 @@ def verify(prefix, endings=None):
     Raises:
         DamagedFileError: if a file is missing or has another content.
     """
-    with contextlib.suppress(PermissionError):
+    deadline = time.monotonic() + _PATIENCE
+    while True:
         recover(prefix)
-    manifest = read_manifest(prefix)
-    if manifest is None:
-        return None
-    files = manifest["files"]
-    wanted = [e for e in files if endings is None or e in endings]
-    wrong = [e for e in wanted if not _matches(prefix + e, files[e])]
-    if not wrong:
-        return manifest
+        manifest = read_manifest(prefix)
+        if manifest is None:
+            return None
+        files = manifest["files"]
+        wanted = [e for e in files if endings is None or e in endings]
+        wrong = [e for e in wanted if not _matches(prefix + e, files[e])]
+        if not wrong:
+            return manifest
+        if not _left_over(prefix) or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)  # its writer is giving the files their names
     other = [e for e in files if os.path.exists(prefix + e) and not _matches(prefix + e, files[e])]
     large = {e for e in files if files[e]["bytes"] > _SMALL}  # two small files may be equal by chance
     written = os.stat(prefix + MANIFEST).st_mtime_ns
@@ -346,17 +376,20 @@ class FolderLock:
         directory (str): is made if it is missing.
         purpose (str): for the message, such as ``'training'``.
         name (str): of the lock's file, for several kinds of use of one folder.
+        patience (float): seconds to try; what a killed process has started ends a moment later.
 
     Raises:
         FolderInUseError: if another process has it.
     """
 
-    def __init__(self, directory, purpose, name=".lock"):
+    NAME = ".lock"
+
+    def __init__(self, directory, purpose, name=NAME, patience=_PATIENCE):
         with explain(directory):
             os.makedirs(directory, exist_ok=True)
         self.path = os.path.join(directory, name)
         with explain(self.path):
-            self.file = _open_alone(self.path, directory)
+            self.file = _open_alone(self.path, directory, patience)
             self.file.write(f"{purpose}, process {os.getpid()} on {socket.gethostname()}\n".encode())
             self.file.flush()
 
@@ -373,13 +406,21 @@ class FolderLock:
         self.release()
 
 
-def _open_alone(path, target):
+def _open_alone(path, target, patience=0):
     """``path`` opened for writing, empty, by this process alone; ``target`` is for the message."""
+    deadline = time.monotonic() + patience
     while True:
         file = open(path, "a+b")  # noqa: SIM115 (given to the caller)
         try:
             if fcntl is not None:
                 _lock(file, target)
+        except FolderInUseError:
+            file.close()
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+            continue
+        try:
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                     file.truncate(0)

@@ -1,10 +1,8 @@
 """SIGTERM and Ctrl-C end a training after its step, with a checkpoint."""
 
-import logging
+import os
 import signal
 import threading
-
-logger = logging.getLogger("ppcls")
 
 
 class Interrupted(Exception):
@@ -45,4 +43,5 @@ class StopRequest:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        logger.info(f"{signal.Signals(number).name}: finishing the step, then saving")
+        # Not by a logger, whose output this may have interrupted.
+        os.write(2, f"\n{signal.Signals(number).name}: finishing the step, then saving\n".encode())

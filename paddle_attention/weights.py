@@ -104,7 +104,7 @@ def read_file(path):
 
 def set_weights(network, state, source, skip_attention=False, skip_classifier=False):
     """Like :func:`load_weights`, for a dict; ``source`` names it in messages."""
-    own = network.state_dict()
+    own = network.state_dict(use_hook=False)  # O2 shows float32 copies
     for key, value in state.items():
         if not isinstance(key, str) or not hasattr(value, "shape"):
             raise ValueError(f"{source} is not a state_dict: its entry {key!r} is no tensor")
@@ -209,10 +209,10 @@ def save_set(prefix, values, facts=None, kept="what was there before is unchange
         OSError: naming the file; the old files are then unchanged, and nothing is left behind.
     """
     os.makedirs(os.path.dirname(prefix) or ".", exist_ok=True)
-    files.recover(prefix)
+    files.recover(prefix, owner=True)
     staged = [prefix + ending + files.STAGED for ending in values]
     with files.clean_up(staged):
         for path, value in zip(staged, values.values(), strict=True):
             with files.explain(path.removesuffix(files.STAGED), kept):
                 paddle.save(value, path)
-        files.commit(prefix, list(values), facts, kept)
+    files.commit(prefix, list(values), facts, kept)

@@ -94,6 +94,40 @@ def test_killed_at_every_call(tmp_path, monkeypatch, first):
     assert len(outcomes) - at > 5  # kills after the commit point, which recover() finishes
 
 
+def test_interrupted_at_every_call(tmp_path, monkeypatch):
+    """An exception, such as of Ctrl-C, cleans up what is not yet the set, and nothing that is."""
+    outcomes = []
+    for survivors in range(100):
+        prefix = str(tmp_path / str(survivors) / "latest")
+        os.makedirs(os.path.dirname(prefix))
+        write(prefix, "old")
+        stage(prefix, "new")
+        left = [survivors]
+
+        def once(name, original, left=left):
+            def call(*arguments, **options):
+                left[0] -= 1
+                if left[0] == -1:
+                    raise KeyboardInterrupt
+                return original(*arguments, **options)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            for name in ("replace", "unlink", "fsync"):
+                patch.setattr(os, name, once(name, getattr(os, name)))
+            try:
+                files.commit(prefix, ENDINGS, {"epoch": "new"})
+                done = True
+            except KeyboardInterrupt:
+                done = False
+        outcomes.append(content(prefix))
+        if done:
+            break
+    assert outcomes == sorted(outcomes, reverse=True)
+    assert {"old", "new"} == set(outcomes)
+
+
 def test_the_last_file_is_never_of_another_set(tmp_path, monkeypatch):
     """For programs that know no manifests: .pdstates is there only with the files of its set."""
     prefix = str(tmp_path / "latest")

@@ -449,9 +449,10 @@ def test_the_check_uses_nothing_up(arch, tmp_path):
 
 def test_run(workspace, checkout):
     script = checkout / "tools" / "train.py"
-    done = workspace.run("-m", "paddle_attention", "run", script, "-c", "a.yaml", "-o", "b=1")
+    (workspace.path / "a.yaml").write_text("Global: {}\n")
+    done = workspace.run("-m", "paddle_attention", "run", script, "-c", "a.yaml", "-o", "Global.b=1")
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("['-c', 'a.yaml', '-o', 'b=1'] __main__ True")
+    assert last.startswith("['-c', 'a.yaml', '-o', 'Global.b=1'] __main__ True")
     assert str(checkout) in last
     done = workspace.run("-m", "paddle_attention", "run", "tools/none.py", check=False)
     assert done.returncode == 2

@@ -268,6 +268,42 @@ def test_checkpoints_of_paddleclas_count(config, tmp_path):
     assert go_on(config).position.epoch == 4
 
 
+def test_going_back_is_another_run(config, tmp_path):
+    """From there on the checkpoints that are further on belong to a run that was left."""
+    config["Global"].update(save_interval=1, keep=2)
+    run(config)
+    first = files.read_manifest(str(tmp_path / "run" / "epoch_3"))["run"]
+    config["Global"].update(checkpoints=str(tmp_path / "run" / "epoch_2"), keep=1)
+    with pytest.raises(Interrupted):
+        run(config, (3, 4), by_signal)
+    assert files.read_manifest(str(tmp_path / "run" / "latest"))["run"] != first
+    assert Checkpoints(str(tmp_path / "run")).newest() == str(tmp_path / "run" / "latest")
+    assert (tmp_path / "run" / "epoch_3.pdopt").exists()
+
+
+def test_nothing_is_saved_before_the_first_step(config, tmp_path):
+    """An optimizer without a state could not go on."""
+    engine = Engine(copy.deepcopy(config), build, "train")
+    by_signal(engine)
+    with pytest.raises(
+        Interrupted, match="stopped by SIGTERM before the first step; there is nothing to save"
+    ):
+        engine._stop_waiting()
+    assert not (tmp_path / "run").exists()
+    config["Global"].update(nan_policy=1, save_steps=1, epochs=1)
+    with paddle.utils.unique_name.guard():
+        poison(config, 1, 0).train()
+    assert go_on(config, epochs=2).position.epoch == 3
+
+
+def test_processes_must_agree(config, monkeypatch):
+    engine = Engine(copy.deepcopy(config), build, "train")
+    engine._require_agreement()
+    monkeypatch.setattr(engine, "_agree", lambda *numbers: (4, -1, 0, 0))
+    with pytest.raises(ConfigError, match=r"the processes found different checkpoints \(epochs 0 to 3\)"):
+        engine._require_agreement()
+
+
 def test_auto_stays_with_the_run_that_was_here_last(config, tmp_path):
     """A finished older run in the folder is further on, but another."""
     run(config)
@@ -682,6 +718,7 @@ def start(workspace, log, *overrides, script=ROOT / "tools/train.py"):
             env=workspace.environment,
             stdout=file,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
 
@@ -705,7 +742,7 @@ def test_signals(workspace, tmp_path, number, code):
     )
     process = start(workspace, log, *options)
     wait_for(log, r"Iter: 2/", process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # the processes that read get it, too
     assert process.wait(60) == code
     last = log.read_text().splitlines()[-1]
     assert re.fullmatch(

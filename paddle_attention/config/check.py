@@ -66,7 +66,9 @@ def check_config(config, mode, whole=True):
             node = node.get(key) if isinstance(node, dict) else None
         if node is None:
             raise ConfigError(f"{path}: missing, but needed to {mode}")
-    if (config.get("Global") or {}).get("freeze_backbone_epochs") and config["Arch"].get("use_sync_bn"):
+    if (config.get("Global") or {}).get("freeze_backbone_epochs") and (config.get("Arch") or {}).get(
+        "use_sync_bn"
+    ):
         raise ConfigError(
             "Global.freeze_backbone_epochs: Paddle's synchronised normalisation (Arch.use_sync_bn) cannot keep "
             "its statistics while it trains; leave one of them out"

@@ -128,7 +128,7 @@ def _publish(workdir, directory, prefix, error):
     with files.clean_up(staged):
         for ending, path in zip(present, staged, strict=True):
             os.replace(os.path.join(workdir, prefix + ending), path)
-        files.commit(target, present, {"paddle": paddle.__version__, "relative_error": error})
+    files.commit(target, present, {"paddle": paddle.__version__, "relative_error": error})
     for ending in set(ENDINGS) - set(present):  # of an export by another Paddle
         if os.path.exists(target + ending):
             os.unlink(target + ending)

@@ -8,14 +8,14 @@ import paddle.inference
 from ..files import verify
 
 
-def model_files(directory, prefix="inference"):
-    """``(program, weights)`` paths of an exported network.
+def model_files(directory, prefix="inference", endings=(".json", ".pdmodel")):
+    """``(program, weights)`` paths of an exported network, whose program has one of the ``endings``.
 
     Raises:
         FileNotFoundError: if ``directory`` does not hold both files.
     """
     weights = os.path.join(directory, prefix + ".pdiparams")
-    for ending in (".json", ".pdmodel"):
+    for ending in [e for e in (".json", ".pdmodel") if e in endings]:
         program = os.path.join(directory, prefix + ending)
         if os.path.isfile(program) and os.path.isfile(weights):
             return program, weights
@@ -47,8 +47,10 @@ class InferencePredictor:
     """
 
     def __init__(self, directory, prefix="inference", onednn=True, threads=None, gpu=False):
-        self.verified = verify(os.path.join(directory, prefix)) is not None
-        config = paddle.inference.Config(*model_files(directory, prefix))
+        manifest = verify(os.path.join(directory, prefix))
+        self.verified = manifest is not None
+        endings = manifest["files"] if self.verified else (".json", ".pdmodel")
+        config = paddle.inference.Config(*model_files(directory, prefix, endings))
         if gpu:
             config.enable_use_gpu(256, 0)
         else:

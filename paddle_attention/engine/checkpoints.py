@@ -148,6 +148,24 @@ class Checkpoints:
             if match:
                 files.recover(self.prefix(match[1]), owner=True)
 
+    def is_last_of_its_run(self, facts):
+        """Whether no checkpoint of the same run here is further on than one with these ``facts``."""
+        names = [n for n in os.listdir(self.directory) if n.endswith(files.MANIFEST)]
+        others = [self.facts(name.removesuffix(files.MANIFEST)) for name in names]
+        return not any(
+            other["run"] == facts["run"] and (other["epoch"], other["step"]) > (facts["epoch"], facts["step"])
+            for other in others
+            if other
+        )
+
+    def best(self):
+        """``metric`` and ``epoch`` of this run's best, or of a program that names no runs; None without one."""
+        if not os.path.isfile(self.prefix(BEST) + ".pdstates"):
+            return None
+        files.verify(self.prefix(BEST), [".pdstates"])
+        facts = self.facts(BEST)
+        return _read_states(self.prefix(BEST)) if facts is None or facts["run"] == self.run else None
+
     def newest(self, architecture=""):
         """Prefix of the newest whole checkpoint of the run that was here last; None where there is none.
 

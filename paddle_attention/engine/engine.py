@@ -19,7 +19,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..config import ConfigError, DataError, check_config, move_class_num
 from ..files import FolderLock, verify
 from ..interrupt import Interrupted, StopRequest
-from ..weights import load_weights, read_file, set_weights
+from ..weights import load_weights, set_weights
 from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
 from .checkpoints import (
     BEST,
@@ -80,6 +80,7 @@ class Engine:
         self.guard = LossGuard(self.settings.get("nan_policy"), self.output_dir, self.position)
         self.stop, self.stopping = StopRequest(), 0  # the signal that came here, and what all agreed on
         self.writer, self.listed, self._resumed, self._checked = None, set(), None, []
+        self._updated = False
         if self.settings.get("keep") and (self.settings.get("save_interval") or 1) < 1:
             logger.warning("Global.keep has no effect: with save_interval below 1 no epoch_N is written")
         self.network = build_network(config, mode)
@@ -191,11 +192,13 @@ class Engine:
             if use_amp and self.mode == "train"
             else None,
         )
-        self.model.watch(self._begin_step, self.guard)
+        self.model.watch(self._begin_step, self._end_update, self.guard)
 
     def _begin_step(self):
-        self._resumed = None
         self.random.start(self.position)
+
+    def _end_update(self):
+        self._resumed, self._updated = None, True
 
     def _loss(self, logits, label):
         training = self.meters.mode == "train"
@@ -245,6 +248,7 @@ class Engine:
                 self.checkpoints.clean()
             self._share_seed()
             pending = self._resume()
+            self._require_agreement()
             self.train_loader.seed = (self.random.seed,)
             self.train_loader.epoch, self.train_loader.first = self.position.epoch, self.position.step
             if self.settings.get("use_visualdl") and first_rank:
@@ -260,6 +264,16 @@ class Engine:
                 logger.info(f"nothing to train: the checkpoint is of epoch {done} of {epochs}")
                 self._save_latest_again(done)
         return self.best["metric"]
+
+    def _require_agreement(self):
+        """All processes must go on at one place: each reads the checkpoint by itself."""
+        epoch, step = self.position.epoch, self.position.step
+        latest, earliest, last, first = self._agree(epoch, -epoch, step, -step)
+        if (latest, last) != (-earliest, -first):
+            raise ConfigError(
+                "Global.checkpoints: the processes found different checkpoints (epochs "
+                f"{-earliest - 1} to {latest - 1}); output_dir must be one folder for all of them"
+            )
 
     def _fit(self):
         self.meters.mode = "train"
@@ -389,15 +403,20 @@ class Engine:
             paddle.distributed.barrier()
         prefix, number = self.checkpoints.prefix(LATEST), self.stopping
         progress = describe_progress({"epoch": self.position.epoch - 1, "step": self.position.step})
+        name = signal.Signals(number).name
+        if not self._updated and self._resumed is None:
+            raise Interrupted(f"stopped by {name} before the first step; there is nothing to save", number)
         raise Interrupted(
-            f"stopped by {signal.Signals(number).name} after {progress}; saved in {prefix}; go on with "
-            f"-o Global.checkpoints={prefix}",
+            f"stopped by {name} after {progress}; saved in {prefix}; go on with -o Global.checkpoints={prefix}",
             number,
         )
 
     def _save(self, name, info, pending=None):
         """Write a checkpoint; ``pending`` are the averages of an epoch that is yet to be evaluated."""
         if paddle.distributed.get_rank() != 0:
+            return
+        if not self._updated and self._resumed is None:  # the optimizer has no state yet
+            logger.info("nothing to save: no step has been taken yet")
             return
         if self.average is not None:  # as in PaddleClas: the average is the model
             values = {".pdema": self.network.state_dict(), ".pdparams": self.average.state_dict()}
@@ -447,33 +466,28 @@ class Engine:
         parameters = [p for p in self.network.parameters() if p.trainable]
         load_optimizer(self.optimizer, parameters, checkpoint.optimizer, checkpoint.prefix + ".pdopt")
         self._resumed, self._resumed_metric = checkpoint.optimizer, checkpoint.metric
-        self._restore_best()
         self.position.epoch, self.position.step = checkpoint.epoch + 1, 0
         facts = checkpoint.facts
         logger.info(
             f"Finish load checkpoints from {checkpoint.prefix}, "
             f"{describe_progress({'epoch': checkpoint.epoch, 'step': facts.get('step')})}"
         )
-        return self._restore_facts(facts) if facts else None
-
-    def _restore_best(self):
-        path = self.checkpoints.prefix(BEST) + ".pdstates"
-        if os.path.isfile(path):
-            verify(self.checkpoints.prefix(BEST), [".pdstates"])
-            self.best = {**read_file(path)}
-            self.best["metric"] = float(self.best["metric"])
+        pending = self._restore_facts(facts) if facts else None
+        self.best = self.checkpoints.best() or self.best
+        return pending
 
     def _restore_facts(self, facts):
         """What makes the rest of the run the one that was interrupted; returns what :meth:`_resume` does."""
         hashes = section_hashes(self.config)
         watched = ("Arch", "DataLoader", "Optimizer", "Loss", "EMA", "AMP")
-        changed = [k for k in watched if facts.get("sections", {}).get(k, hashes.get(k)) != hashes.get(k)]
+        changed = [k for k in watched if facts["sections"].get(k) != hashes.get(k)]
         if changed:
             logger.warning(f"other than when the checkpoint was written: {', '.join(changed)}")
         if self.seed is not None and self.seed != facts["seed"]:
             logger.info(f"Global.seed: the checkpoint's {facts['seed']} is used, not {self.seed}")
         self.random.seed, self.guard.skipped = facts["seed"], facts["skipped_batches"]
-        self.checkpoints.run = facts["run"]
+        if self.checkpoints.is_last_of_its_run(facts):  # else another run branches off here
+            self.checkpoints.run = facts["run"]
         if facts["scaler"]:
             self.model._scaler = paddle.amp.GradScaler(**self.model._adapter._amp_configs)
             self.model._scaler.load_state_dict(_arrays(facts["scaler"]))
@@ -502,6 +516,7 @@ class Engine:
         """Run the evaluation set; keeps ``results`` and returns the first accuracy."""
         self.meters.mode = "eval"
         self._share_statistics()
+        self.eval_loader.epoch = max(epoch, 1)
         every = self.settings.get("print_batch_step") or 10
         follow = _EvalLog(self, epoch, every, len(self.eval_loader))
         try:

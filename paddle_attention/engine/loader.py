@@ -152,6 +152,8 @@ class Loader(DataLoader):
             # At once, also where one is stuck in a file system that does not answer.
             for process in list((getattr(self._pool, "_processes", None) or {}).values()):
                 process.kill()
+            if reader := getattr(getattr(self._pool, "_call_queue", None), "_reader", None):
+                reader.close()  # Python 3.10 would wait for somebody to read what is queued
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
@@ -173,9 +175,11 @@ class Loader(DataLoader):
                 if not pending:
                     return
                 self._wait_for(pending[0][1])
-                yield _take(pending.popleft()[1].result())
+                result = pending[0][1].result()
+                pending.popleft()
+                yield _take(result)
         except BrokenProcessPool as error:
-            self._pool = None
+            self.close()
             near = f" near {self.dataset.name(pending[0][0][0])}" if pending else ""
             raise DataError(
                 f"a process that reads images has died{near}; the system kills processes when memory runs out: "
@@ -248,7 +252,7 @@ def start_worker():
 def _begin_work(reader, hand_over, parent):
     start_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which may reach the whole group as well
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _worker.update(reader=reader, hand_over=hand_over)
 

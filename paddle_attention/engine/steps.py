@@ -69,7 +69,9 @@ class LossGuard:
             SkipBatch: if the batch may be skipped.
             NonFiniteError: naming the step and the images, if it may not.
         """
-        names, path = self.names(), os.path.join(self.directory, "nonfinite_batch.txt")
+        rank = paddle.distributed.get_rank()
+        suffix = f"_{rank}" if rank else ""
+        names, path = self.names(), os.path.join(self.directory, f"nonfinite_batch{suffix}.txt")
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(f"{name}\n" for name in names)
         more = f" and {len(names) - _NAMED_FILES} more" if len(names) > _NAMED_FILES else ""
@@ -105,17 +107,24 @@ class LossGuard:
 class Model(paddle.Model):
     """``paddle.Model`` with repeatable steps, any of which may end with :class:`SkipBatch`."""
 
-    def watch(self, begin, guard):
-        """Call ``begin()`` before every step, and let ``guard`` look at the gradients of every update."""
-        self._begin, self._keep_statistics, self._before_update = begin, guard.allowed > 0, ()
+    def watch(self, begin, updated, guard):
+        """Call ``begin()`` before every step and ``updated()`` after every update, whose gradients ``guard`` sees."""
+        self._begin, self._guard = begin, guard
+        self._keep_statistics, self._before_update = guard.allowed > 0, ()
         scales = self._adapter._amp_level != "O0" and paddle.get_device() != "cpu"
-        if self._optimizer is None or scales:  # a loss scaler looks for itself
+        # A dynamic loss scale is looked after by its scaler; a static one passes over the update in silence.
+        dynamic = self._adapter._amp_configs.get("use_dynamic_loss_scaling", False)
+        self._static_scale = scales and not dynamic
+        if self._optimizer is None:
             return
         minimize, parameters = self._optimizer.minimize, list(self.network.parameters())
 
         def checked(*arguments, **options):
-            guard.check_gradients(parameters)
-            return minimize(*arguments, **options)
+            if not scales:
+                guard.check_gradients(parameters)
+            result = minimize(*arguments, **options)
+            updated()
+            return result
 
         self._optimizer.minimize = checked
 
@@ -124,7 +133,10 @@ class Model(paddle.Model):
         before = self._statistics() if self._keep_statistics else ()
         self._before_update = self._before_update or before
         try:
-            return super().train_batch(inputs, labels, update)
+            result = super().train_batch(inputs, labels, update)
+            if update and self._static_scale and bool(self._scaler._found_inf):
+                self._guard.refuse("the gradient is not finite")
+            return result
         except SkipBatch:
             # The last batch of an accumulated update takes the others with it.
             for value, old in self._before_update if update else before:
@@ -138,5 +150,5 @@ class Model(paddle.Model):
 
     def _statistics(self):
         learned = {id(p) for p in self.network.parameters() if not p.stop_gradient}
-        state = self.network.state_dict().values()
+        state = self.network.state_dict(use_hook=False).values()
         return [(value, value.clone()) for value in state if id(value) not in learned]

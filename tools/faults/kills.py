@@ -105,9 +105,7 @@ def signals(workshop, times, chance):
                 run = workshop.new_run(Global={"save_steps": None})
                 child = run.start()
                 pattern = rf"Epoch {chance.randint(1, 3)}/3\]\[Iter: {chance.randint(0, 6)}/"
-                while not re.search(pattern, child.output()):
-                    time.sleep(0.005)
-                    assert time.monotonic() - child.started < 60, child.output()[-300:]
+                child.wait_for(pattern)
                 child.kill(number)
                 status = child.wait(60)
                 assert status == 128 + number, f"status {status}: {child.output()[-300:]}"
@@ -126,8 +124,7 @@ def worker(workshop, times, chance):
         with row.attempt():
             run = workshop.new_run(**workers, Global={"epochs": 3})
             child = run.start()
-            while not re.search(r"Iter: [1-5]/", child.output()):
-                time.sleep(0.005)
+            child.wait_for("Iter: [1-5]/")
             children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
             victims = [int(pid) for pid in children if b"resource_tracker" not in _command(pid)]
             for pid in victims:

@@ -6,6 +6,7 @@ computed with it; so a start takes a fraction of a second.
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
@@ -120,6 +121,16 @@ class Child:
     def output(self):
         """All that it has printed so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def wait_for(self, pattern):
+        """Wait until its output has ``pattern``."""
+        deadline = time.monotonic() + TIMEOUT
+        while not re.search(pattern, self.output()):
+            if time.monotonic() > deadline or os.waitid(
+                os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+            ):
+                raise AssertionError(f"ended or silent before {pattern!r}: {self.output()[-300:]}")
+            time.sleep(0.005)
 
     def last_line(self):
         """The last line of its output."""

@@ -8,7 +8,6 @@ import re
 import resource
 import signal
 import tarfile
-import time
 
 from PIL import Image
 
@@ -35,8 +34,7 @@ def full_disk(workshop, times, chance):
         with row.attempt():
             run = workshop.new_run()
             child = run.start()
-            while "Epoch 2/3][Iter: 3/" not in child.output():
-                time.sleep(0.005)
+            child.wait_for(r"Epoch 2/3\]\[Iter: 3/")
             child.kill(signal.SIGKILL)
             child.wait()
             before = run.state()
@@ -81,8 +79,7 @@ def vanished_data(workshop, times, chance):
             where = f"DataLoader.Train.dataset.image_root={images}"
             which = f"DataLoader.Train.dataset.cls_label_path={run.folder}/list.txt"
             child = run.start(None, "train", where, which)
-            while "Iter: 2/" not in child.output():
-                time.sleep(0.005)
+            child.wait_for("Iter: 2/")
             damage = (
                 lambda path: path.unlink(),
                 lambda path: path.write_bytes(path.read_bytes()[:-40]),
