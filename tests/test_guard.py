@@ -17,7 +17,7 @@ from paddle import nn
 
 from paddle_attention import ppcls
 from paddle_attention.config import ConfigError, DataError
-from paddle_attention.ppcls import guard
+from paddle_attention.ppcls import bridge, guard
 from paddle_attention.weights import save_file
 
 ROOT = Path(__file__).parent.parent
@@ -239,12 +239,18 @@ def test_other_ways_to_unpickle(workspace, checkout, evil, mark, tmp_path):
         "import paddle; paddle.static.load_program_state({!r})": str(static)[:-9],
         "import helper; helper.pickle.loads(open({!r}, 'rb').read())": evil,
     }
+    lines = []
     for code, path in acts.items():
-        (checkout / "tools" / "train.py").write_text(code.format(str(path)) + "\n")
-        done = run(workspace, checkout, {})
-        assert done.returncode in (1, 2), (code, done.stdout)
-        assert "wants to call posix.mkdir" in done.stdout, (code, done.stdout[-1000:])
-        assert not mark.exists(), code
+        lines += [
+            "try:",
+            f"    {code.format(str(path))}",
+            "except ValueError as error:",
+            "    print('refused', error)",
+        ]
+    (checkout / "tools" / "train.py").write_text("\n".join(lines) + "\n")
+    done = run(workspace, checkout, {})
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("refused a pickled file is refused: it wants to call posix.mkdir") == len(acts)
 
 
 def test_archives_of_weights_stay_in_their_folder(arch, tmp_path):
@@ -259,15 +265,13 @@ def test_archives_of_weights_stay_in_their_folder(arch, tmp_path):
     assert not (tmp_path / "outside.txt").exists()
 
 
-def test_checkpoints_that_are_not_there(workspace, checkout):
-    done = run(workspace, checkout, {"checkpoints": "out/nope"})
-    assert done.stdout.splitlines()[-1].startswith(
-        "error: Global.checkpoints: there is no file 'out/nope.pdparams'"
-    )
-    done = workspace.run(
-        "-m", "paddle_attention", "run", checkout / "tools" / "train.py", "-c", "nope.yaml", check=False
-    )
-    assert done.stdout.splitlines()[-1] == "error: there is no config file 'nope.yaml'"
+def test_checkpoints_that_are_not_there(arch, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("Global: {checkpoints: out/nope}\n")
+    with pytest.raises(ConfigError, match=r"^Global\.checkpoints: there is no file 'out/nope\.pdparams'"):
+        bridge.check_config_file(str(path), [])
+    with pytest.raises(FileNotFoundError, match=r"there is no config file 'nope\.yaml'"):
+        bridge.check_config_file("nope.yaml", [])
 
 
 def test_overrides_of_run_are_values(workspace, checkout, mark, tmp_path):
@@ -292,11 +296,12 @@ def test_overrides_of_run_are_values(workspace, checkout, mark, tmp_path):
         assert found in done.stdout
 
 
-def test_keys_that_paddleclas_would_ignore(workspace, checkout):
-    for key, value in (("keep", 2), ("nan_policy", 1), ("checkpoints", "auto")):
-        done = run(workspace, checkout, {key: value})
-        assert done.returncode == 2
-        assert f"error: Global.{key}: PaddleClas' own engine" in done.stdout.splitlines()[-1]
+@pytest.mark.parametrize(("key", "value"), [("keep", 2), ("nan_policy", 1), ("checkpoints", "auto")])
+def test_keys_that_paddleclas_would_ignore(arch, tmp_path, key, value):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump({"Global": {key: value}}))
+    with pytest.raises(ConfigError, match=rf"^Global\.{key}: PaddleClas' own engine"):
+        bridge.check_config_file(str(path), [])
 
 
 # --- data sets --------------------------------------------------------------------------------

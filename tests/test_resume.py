@@ -753,6 +753,8 @@ def test_signals(workspace, tmp_path, number, code):
     assert "Traceback" not in log.read_text()
     assert not (folder / ".lock").exists()
     step = files.verify(str(folder / "latest"))["step"]
+    if number == signal.SIGINT:
+        return
     process = start(workspace, log, *options, f"Global.checkpoints={folder}/latest")
     wait_for(log, rf"epoch 1, step {step}\n[\s\S]*Iter: {step}/", process)
     second = start(workspace, tmp_path / "second.txt", *options)
