@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+import types
 
 import numpy as np
 import paddle
@@ -166,37 +167,41 @@ def unpickle_arrays(content):
     return _unpickle(content, lambda array: array)
 
 
-class PlainPickle:
-    """Stands for the module ``pickle``: reads plain containers and arrays alone; writing is Python's own."""
+def _plain_loads(content, encoding="ASCII", **_):
+    """Stands for ``pickle.loads``; raises :class:`UnsafeFileError` for more than plain containers and arrays."""
+    try:
+        value = unpickle_arrays(bytes(content))
+    except ValueError as error:
+        raise UnsafeFileError(f"a pickled file is refused: {error}") from error
+    if encoding == "bytes" and isinstance(value, dict):
+        return {k.encode("latin1") if isinstance(k, str) else k: v for k, v in value.items()}
+    return value
 
-    dump, dumps = staticmethod(pickle.dump), staticmethod(pickle.dumps)
-    HIGHEST_PROTOCOL, DEFAULT_PROTOCOL = pickle.HIGHEST_PROTOCOL, pickle.DEFAULT_PROTOCOL
-    PickleError, UnpicklingError = pickle.PickleError, pickle.UnpicklingError
 
-    @staticmethod
-    def loads(content, encoding="ASCII", **_):
-        """Like ``pickle.loads``; raises ValueError for anything else."""
-        try:
-            value = unpickle_arrays(bytes(content))
-        except ValueError as error:
-            raise UnsafeFileError(f"a pickled file is refused: {error}") from error
-        if encoding == "bytes" and isinstance(value, dict):
-            return {k.encode("latin1") if isinstance(k, str) else k: v for k, v in value.items()}
-        return value
+def _plain_load(file, **options):
+    """Stands for ``pickle.load``."""
+    return _plain_loads(file.read(), **options)
 
-    @classmethod
-    def load(cls, file, **options):
-        """Like ``pickle.load``."""
-        return cls.loads(file.read(), **options)
 
-    class Unpickler:
-        """Like ``pickle.Unpickler``."""
+class _PlainUnpickler:
+    """Stands for ``pickle.Unpickler``."""
 
-        def __init__(self, file, **options):
-            self.file, self.options = file, options
+    def __init__(self, file, **options):
+        self.file, self.options = file, options
 
-        def load(self):
-            return PlainPickle.load(self.file, **self.options)
+    def load(self):
+        return _plain_load(self.file, **self.options)
+
+
+_READING = {"load": _plain_load, "loads": _plain_loads, "Unpickler": _PlainUnpickler}
+# Stands for the module ``pickle``: reads plain containers and arrays alone; all else is Python's own.
+PlainPickle = types.SimpleNamespace(
+    **{
+        **{name: value for name, value in vars(pickle).items() if not name.startswith("__")},
+        **_READING,
+        **{f"_{name}": value for name, value in _READING.items()},
+    }
+)
 
 
 # What of Paddle reads files by pickle; other modules pickle what they send to each other.

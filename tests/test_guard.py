@@ -92,6 +92,16 @@ def test_good_weights_still_load(arch, tmp_path):
         assert all(np.array_equal(v.numpy(), state[k].numpy()) for k, v in loaded.state_dict().items())
 
 
+def test_writing_is_as_ever(tmp_path):
+    """Inside of the guard PaddleClas saves its checkpoints, optimizer and all."""
+    layer = nn.Linear(3, 2)
+    with guard.guarded():
+        paddle.save([{"w": layer.weight, "LR_Scheduler": {"last_epoch": 1}}], str(tmp_path / "a.pdopt"))
+        paddle.save(layer.state_dict(), str(tmp_path / "a.pdparams"), protocol=2)
+        loaded = paddle.load(str(tmp_path / "a.pdopt"))
+    assert np.array_equal(loaded[0]["w"].numpy(), layer.weight.numpy())
+
+
 CODE = "__import__('os').mkdir({!r})"
 EVALUATED = {
     "RecModel": lambda code: {"name": "RecModel", "Backbone": {"name": code}},
