@@ -106,8 +106,9 @@ class Checkpoints:
             NonFiniteError: if a weight is no number; nothing is written.
             OSError: naming the file and the newest checkpoint that is there.
         """
+        kept = self._kept()
         for ending in (".pdparams", ".pdema"):
-            _require_finite(values.get(ending, {}), self.prefix(name) + ending, self._kept())
+            _require_finite(values.get(ending, {}), self.prefix(name) + ending, kept)
         versions = {
             "paddle_attention": __version__,
             "paddle": paddle.__version__,
@@ -115,7 +116,7 @@ class Checkpoints:
         }
         values = {**values, ".pdstates": info}
         facts = {**info, **facts, "run": self.run, "saved_at": time.time(), "versions": versions}
-        save_set(self.prefix(name), values, facts, self._kept())
+        save_set(self.prefix(name), values, facts, kept)
         logger.info(f"Already save model in {self.prefix(name)}")
         if self.keep and _EPOCH.fullmatch(name):
             self._prune()
