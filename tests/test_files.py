@@ -94,7 +94,8 @@ def test_killed_at_every_call(tmp_path, monkeypatch, first):
     assert len(outcomes) - at > 5  # kills after the commit point, which recover() finishes
 
 
-def test_interrupted_at_every_call(tmp_path, monkeypatch):
+@pytest.mark.parametrize("after", [False, True])
+def test_interrupted_at_every_call(tmp_path, monkeypatch, after):
     """An exception, such as of Ctrl-C, cleans up what is not yet the set, and nothing that is."""
     outcomes = []
     for survivors in range(100):
@@ -108,6 +109,8 @@ def test_interrupted_at_every_call(tmp_path, monkeypatch):
             def call(*arguments, **options):
                 left[0] -= 1
                 if left[0] == -1:
+                    if after:
+                        original(*arguments, **options)
                     raise KeyboardInterrupt
                 return original(*arguments, **options)
 
