@@ -7,7 +7,8 @@ from pathlib import Path
 
 from .runs import Row
 
-_GROWTH = 1.08  # of memory, from a quarter of the run on
+_GROWTH = 1.08  # of memory, from the first third to the last
+_LEAST = 30  # looks, below which nothing can be said
 
 
 def _usage(pid):
@@ -20,13 +21,13 @@ def _usage(pid):
         return None
 
 
-def _watch(child, timeout):
-    """Usage over the life of a child."""
+def _watch(child, begun, timeout):
+    """Looks at a child from the moment its output has ``begun``, a pattern, and its exit status."""
     marks, deadline = [], time.monotonic() + timeout
+    child.wait_for(begun)
     while time.monotonic() < deadline:
-        if (mark := _usage(child.pid)) is None:
-            break
-        marks.append(mark)
+        if (mark := _usage(child.pid)) is not None:
+            marks.append(mark)
         pid, status = os.waitpid(child.pid, os.WNOHANG)
         if pid:
             return marks, os.waitstatus_to_exitcode(status)
@@ -34,17 +35,20 @@ def _watch(child, timeout):
     return marks, child.wait(1)
 
 
-def _require_flat(marks):
-    late = marks[len(marks) // 4 : -5]
-    assert len(late) > 10, f"only {len(marks)} looks"
-    for index, what in enumerate(("descriptors", "threads")):
-        values = [mark[index] for mark in late]
-        first, last = max(values[: len(values) // 3]), max(values[-len(values) // 3 :])
-        assert last <= first + 1, f"{what}: {first} early, {last} late"
-    memory = [mark[2] for mark in late]
-    first, last = max(memory[: len(memory) // 3]), max(memory[-len(memory) // 3 :])
-    assert last <= first * _GROWTH, f"memory: {first} kB early, {last} kB late"
-    return f"{last / first:.3f} of the early memory, {values[-1]} threads, {late[-1][0]} descriptors"
+def require_flat(marks):
+    """Raise if the last third of the looks shows more of anything than the first; returns what to print."""
+    if len(marks) < _LEAST:
+        raise AssertionError(f"only {len(marks)} looks")
+    third = len(marks) // 3
+    first, last = (
+        [max(mark[i] for mark in part) for i in range(3)] for part in (marks[:third], marks[-third:])
+    )
+    for what, early, late in zip(("descriptors", "threads"), first, last, strict=False):
+        if late > early + 1:
+            raise AssertionError(f"{what}: {early} early, {late} late")
+    if last[2] > first[2] * _GROWTH:
+        raise AssertionError(f"memory: {first[2]} kB early, {last[2]} kB late")
+    return f"{last[2] / first[2]:.3f} of the early memory, {last[1]} threads, {last[0]} descriptors"
 
 
 def epochs(workshop, number):
@@ -55,13 +59,14 @@ def epochs(workshop, number):
         loaders[part]["loader"]["num_workers"] = 2
     run = workshop.new_run(
         DataLoader=loaders,
-        Global={"epochs": number, "save_steps": None, "save_interval": -1, "eval_interval": 10},
+        Global={"epochs": number, "save_steps": None, "save_interval": -1, "eval_interval": 2},
     )
     with row.attempt():
         child = run.start()
-        marks, status = _watch(child, 3600)
+        # Both loaders keep their processes after the first evaluation.
+        marks, status = _watch(child, r"\[Eval\]\[Epoch \d+\]\[Avg\]", 3600)
         assert status == 0, child.output()[-300:]
-        row.lost = _require_flat(marks)
+        row.lost = require_flat(marks)
     return row
 
 
@@ -78,10 +83,10 @@ def predictions(workshop, number):
         shutil.copyfile(sources[i % len(sources)], images / f"{i}.bmp")
     with row.attempt():
         child = run.start(None, "predict", f"Infer.infer_imgs={images}", "Infer.batch_size=4")
-        marks, status = _watch(child, 1800)
+        marks, status = _watch(child, r"\.bmp: ", 1800)
         assert status == 0, child.output()[-300:]
         assert child.output().count(".bmp: ") == number
-        row.lost = _require_flat(marks)
+        row.lost = require_flat(marks)
     return row
 
 
