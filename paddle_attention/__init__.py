@@ -6,29 +6,23 @@ and before Paddle itself is loaded.
 """
 
 import importlib
-import zlib
-from typing import TYPE_CHECKING
+import importlib.util
+import zlib  # before Paddle 2.6, whose own copy makes OpenCV crash on PNG files
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_NAMES = {
-    "layers": """
-        ASPOC BAM BaseOC CAM CBAM ChannelAttention CoordAttention CrissCrossAttention DAHead
-        DAModule DoubleAttention ECA EMAU ExternalAttention FcaLayer GCBlock GCT GatherExcite HardAttention
-        MultiHeadAttention MultiScaleNet NonLocal1D NonLocal2D NonLocal3D ObjectContextBlock PAM PSA
-        PSAModule PolarizedSelfAttention PositionalEncoding PyramidOC RCCA SEBlock SGE SKBottleneck
-        SKConv ScaleAttention SelfAttention2D ShuffleAttention SimAM SimplifiedNonLocal
-        SpatialAttention SpatialTransformer SplitAttention SqueezeAttention TransformerDecoderLayer
-        TransformerEncoderLayer TripletAttention psa_mask scSE
-    """,
-    "registry": "build_attention get_attention list_attentions register_attention",
-    "insertion": "describe_blocks insert_attention",
-    "networks": "list_networks",
-    "torch_weights": "load_torch_weights",
+# Names of other packages than "layers", all of whose names are public here, too.
+_EXPORTS = {
+    "build_attention": "registry",
+    "get_attention": "registry",
+    "list_attentions": "registry",
+    "register_attention": "registry",
+    "describe_blocks": "insertion",
+    "insert_attention": "insertion",
+    "list_networks": "networks",
+    "load_torch_weights": "torch_weights",
 }
-_EXPORTS = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-__all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:  # for editors
     from .insertion import describe_blocks, insert_attention
@@ -38,13 +32,26 @@ if TYPE_CHECKING:  # for editors
     from .torch_weights import load_torch_weights
 
 
-def __getattr__(name):
-    if name not in _EXPORTS:
+def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        value = ["__version__", *_EXPORTS, *_layers().__all__]
+    elif name in _EXPORTS:
+        value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    elif (
+        name.startswith("_")
+        or importlib.util.find_spec(f"{__name__}.{name}")
+        or name not in _layers().__all__
+    ):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    else:
+        value = getattr(_layers(), name)
     globals()[name] = value
     return value
 
 
+def _layers():
+    return importlib.import_module(".layers", __name__)
+
+
 def __dir__():
-    return sorted({*globals(), *_EXPORTS})
+    return sorted({*globals(), *__getattr__("__all__")})

@@ -22,13 +22,13 @@ FAULTS = {
         ("nn.AdaptiveAvgPool2D(1) if squeeze else nn.Identity()", "nn.AdaptiveAvgPool2D(1)"),
     ),
     "ChannelAttention": (
-        "cbam.py",
+        "channel_attention.py",
         ("branch if logits is None else logits + branch", "branch"),
         ("self.fc2(self.relu(self.fc1(self._pool", "self.fc2((self.fc1(self._pool"),
         ("return F.adaptive_max_pool2d(x, 1)", "return F.adaptive_max_pool2d(x, 1) * 0.99"),
     ),
     "SpatialAttention": (
-        "cbam.py",
+        "spatial_attention.py",
         (
             "maps = [max_over_channels(x), paddle.mean(x, axis=1, keepdim=True)]",
             "maps = [paddle.mean(x, axis=1, keepdim=True), max_over_channels(x)]",
@@ -64,13 +64,13 @@ FAULTS = {
         ("centred = similarity - self.avg_pool(similarity)", "centred = similarity"),
     ),
     "SKConv": (
-        "sk.py",
+        "sk_conv.py",
         ("F.softmax(logits, axis=1)", "F.softmax(logits, axis=2)"),
         ("pooled = pooled + self.avg_pool(other)", "pooled = pooled"),
         ("weighted_sum(maps, self._select(maps))", "weighted_sum(maps, self._select(maps) ** 2)"),
     ),
     "NonLocal2D": (
-        "non_local.py",
+        "non_local_2d.py",
         (
             "paddle.matmul(weight[:, :half], query), paddle.matmul(weight[:, half:], key)",
             "paddle.matmul(weight[:, half:], query), paddle.matmul(weight[:, :half], key)",
@@ -82,13 +82,13 @@ FAULTS = {
         ),
     ),
     "NonLocal2D lean": (
-        "_attend.py",
+        "_chunked_attention.py",
         ("context = matmul_transposed(value, key / positions)", "context = matmul_transposed(value, key)"),
         ("value = value / positions", "value = value"),
         ("argsort(b, axis=1, descending=True)", "argsort(b, axis=1, descending=False)"),
     ),
     "PAM lean": (
-        "_attend.py",
+        "_chunked_attention.py",
         (
             "energy = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True))",
             "energy = weights * moved",
@@ -103,13 +103,13 @@ FAULTS = {
         ),
     ),
     "GCBlock": (
-        "gc.py",
+        "gc_block.py",
         ("F.softmax(mask.flatten(2), axis=-1)", "F.sigmoid(mask.flatten(2))"),
         ("y = y + self.channel_add_conv(context)", "y = y - self.channel_add_conv(context)"),
         ("self.conv2(F.relu(hidden)", "self.conv2((hidden)"),
     ),
     "SimplifiedNonLocal": (
-        "gc.py",
+        "simplified_non_local.py",
         ("return x + self.conv_value(", "return self.conv_value("),
         ("widen(x) * _position_weights(widen(mask))", "widen(x)"),
         (
@@ -118,7 +118,7 @@ FAULTS = {
         ),
     ),
     "PSAModule": (
-        "psa.py",
+        "psa_module.py",
         (
             "[0, 1, 3, 2, 4] if psa_type == 0 else [0, 2, 4, 1, 3]",
             "[0, 2, 4, 1, 3] if psa_type == 0 else [0, 1, 3, 2, 4]",
@@ -127,13 +127,13 @@ FAULTS = {
         ("* (1.0 / self.normalization_factor)", ""),
     ),
     "PSAModule skew": (
-        "_attend.py",
+        "_ops.py",
         ("(width - 1) // 2 + 1 - size", "width // 2 + 1 - size"),
         ("mask = mask * covered.astype(mask.dtype)", "mask = mask"),
         ("[size - 1], [2 * size * size - 1]", "[size], [2 * size * size]"),
     ),
     "PAM": (
-        "danet.py",
+        "pam.py",
         (
             "attend(*(t.flatten(2) for t in maps))",
             "attend(*(t.flatten(2) for t in (maps[1], maps[0], maps[2])))",
@@ -145,7 +145,7 @@ FAULTS = {
         ("self.query_conv = conv(channels, hidden)", "self.query_conv = conv(channels, hidden, bias=False)"),
     ),
     "CAM": (
-        "danet.py",
+        "cam.py",
         ("F.softmax(-matmul_transposed", "F.softmax(matmul_transposed"),
         (
             "y = paddle.matmul(weights, widen(x).flatten(2))",
@@ -154,7 +154,7 @@ FAULTS = {
         ("flat, flat), axis=-1)", "flat, flat), axis=-2)"),
     ),
     "DAHead": (
-        "danet.py",
+        "da_module.py",
         (
             "return self.conv8(position + channel), self.conv6(position), self.conv7(channel)",
             "return self.conv8(position + channel), self.conv6(channel), self.conv7(position)",
@@ -166,19 +166,19 @@ FAULTS = {
         ("self.conv51(self.sa(self.conv5a(x)))", "self.conv51(self.sa(self.conv5c(x)))"),
     ),
     "DAModule": (
-        "danet.py",
+        "da_module.py",
         ("return self.conv8(position + channel)\n", "return self.conv8(position)\n"),
         ("self.conv52(self.sc(self.conv5c(x)))", "self.conv52(self.sc(self.conv5a(x)))"),
         ("inter = channels // 4", "inter = channels // 8"),
     ),
     "BaseOC": (
-        "ocnet.py",
+        "base_oc.py",
         ("paddle.concat([context, x], axis=1)", "paddle.concat([x, context], axis=1)"),
         ("value.flatten(2), self.key_channels**-0.5)", "value.flatten(2))"),
         ("context = context + stage(x)", "context = stage(x)"),
     ),
     "PyramidOC": (
-        "ocnet.py",
+        "object_context_block.py",
         (
             "[self.up_dr(x)] + [stage(x) for stage in self.stages]",
             "[stage(x) for stage in self.stages] + [self.up_dr(x)]",
@@ -190,13 +190,13 @@ FAULTS = {
         ),
     ),
     "ASPOC": (
-        "ocnet.py",
+        "object_context_block.py",
         ("branches = (self.context, self.conv2,", "branches = (self.conv2, self.context,"),
         ("context = self.W(context)", "context = F.relu(self.W(context))"),
         ("size_of(x, (2, 3)), align_corners=True)", "size_of(x, (2, 3)), align_corners=False)"),
     ),
     "OC statistics": (
-        "ocnet.py",
+        "object_context_block.py",
         ("_TWICE = 1.0 - (1.0 - 0.1) ** 2", "_TWICE = 0.1"),
         ("self.pool(x)\n        key, value", "x\n        key, value"),
         (
@@ -214,7 +214,7 @@ FAULTS = {
         ("self.bn = batch_norm(channels, momentum)", "self.bn = batch_norm(channels, 0.1)"),
     ),
     "CrissCrossAttention": (
-        "ccnet.py",
+        "criss_cross_attention.py",
         ('paddle.full_like(column, float("-inf"))', "column"),
         ("down.transpose([0, 2, 1, 3]) + along", "along"),
         (
@@ -223,7 +223,7 @@ FAULTS = {
         ),
     ),
     "RCCA": (
-        "ccnet.py",
+        "rcca.py",
         ("paddle.concat([x, self.convb(y)], axis=1)", "paddle.concat([self.convb(y), x], axis=1)"),
         (
             "for _ in range(self.recurrence):\n            y = self.cca(y)\n        return",
@@ -232,7 +232,7 @@ FAULTS = {
         ("self.convb = unit(inter, inter)", "self.convb = conv(inter, inter)"),
     ),
     "EMAU": (
-        "ema.py",
+        "emau.py",
         ("transpose_x=True), axis=2)", "transpose_x=True), axis=1)"),
         ("mu = self._unit_length(mu)\n        return", "return"),
         (
@@ -241,7 +241,7 @@ FAULTS = {
         ),
     ),
     "EMAU processes": (
-        "ema.py",
+        "emau.py",
         ("paddle.distributed.all_reduce(mean)", "pass"),
         ("mean = mean / paddle.distributed.get_world_size()", "mean = mean"),
         ("if self.training:", "if True:"),
@@ -253,7 +253,7 @@ FAULTS = {
         ("ceil_mode=True, exclusive=True", "ceil_mode=False"),
     ),
     "SelfAttention2D": (
-        "transformer.py",
+        "self_attention_2d.py",
         ("return x + self.out_conv", "return self.out_conv"),
         (
             "skew(paddle.matmul(flat, widen(self.rel_w)), width)",
@@ -262,7 +262,7 @@ FAULTS = {
         ("energy = energy + (rows + columns)", "energy = energy + (rows - columns)"),
     ),
     "masks": (
-        "transformer.py",
+        "multi_head_attention.py",
         ('dtype="int32"), diagonal=1)', 'dtype="int32"), diagonal=0)'),
         ("blocked.append(key_padding_mask", "blocked.append(~key_padding_mask"),
         (
@@ -271,19 +271,19 @@ FAULTS = {
         ),
     ),
     "torch attention": (
-        "transformer.py",
+        "multi_head_attention.py",
         ('enumerate("qkv")\n                for leaf', 'enumerate("kqv")\n                for leaf'),
         ("        if mask.dtype == paddle.bool:", "        if mask.dtype != paddle.bool:"),
         ('"cross_attn": "multihead_attn"', '"cross_attn": "cross_attn"'),
     ),
     "HardAttention": (
-        "hard.py",
+        "hard_attention.py",
         ("rank = paddle.argsort(order, axis=1)", "rank = order"),
         ("mask = mask + (soft - soft.detach())", "mask = mask + (scores - scores.detach())"),
         ("math.ceil(self.k * candidates - 1e-6)", "math.floor(self.k * candidates)"),
     ),
     "score function": (
-        "hard.py",
+        "hard_attention.py",
         (
             "paddle.flip(paddle.logcumsumexp(paddle.flip(drawn, axis=[1]), axis=1), axis=[1])",
             "paddle.logcumsumexp(drawn, axis=1)",
@@ -298,13 +298,13 @@ FAULTS = {
         ("grid, align_corners=self.align_corners", "grid, align_corners=not self.align_corners"),
     ),
     "ScaleAttention": (
-        "scale.py",
+        "scale_attention.py",
         ("F.softmax(widen(logits), axis=1)", "F.sigmoid(widen(logits))"),
         ("self.conv2(F.relu(self.conv1(", "self.conv2((self.conv1("),
         ("part = weights[:, i : i + 1] *", "part = weights[:, :1] *"),
     ),
     "CoordAttention": (
-        "coord.py",
+        "coord_attention.py",
         ("return x * columns * rows", "return x * rows"),
         ("y = y * hard_sigmoid(y)", "y = F.relu(y)"),
         ("F.sigmoid(self.conv_w(", "F.sigmoid(self.conv_h("),
@@ -316,7 +316,7 @@ FAULTS = {
         ("variance + self.e_lambda", "variance + 1e-4"),
     ),
     "TripletAttention": (
-        "triplet.py",
+        "triplet_attention.py",
         ("(1.0 / len(maps))", "(1.0 / 3)"),
         (
             "maps = [max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]",
@@ -343,7 +343,7 @@ FAULTS = {
         ("paddle.sqrt(self._sum(x * x) + self.epsilon)", "self._sum(x * x)"),
     ),
     "FcaLayer": (
-        "fca.py",
+        "fca_layer.py",
         ("wave if frequency == 0 else wave * np.sqrt(2.0)", "wave"),
         ("np.arange(length) + 0.5", "np.arange(length)"),
         ("np.outer(self._wave(u", "np.outer(self._wave(v"),
@@ -358,7 +358,7 @@ FAULTS = {
         ("return x + y if self.residual", "return y if self.residual"),
     ),
     "ExternalAttention": (
-        "external.py",
+        "external_attention.py",
         ("F.softmax(energy, axis=2)", "F.softmax(energy, axis=1)"),
         ("weights.sum(axis=1, keepdim=True)", "weights.sum(axis=2, keepdim=True)"),
         (
@@ -367,7 +367,7 @@ FAULTS = {
         ),
     ),
     "PolarizedSelfAttention": (
-        "polarized.py",
+        "polarized_self_attention.py",
         (
             "x * self.spatial_gate(x) + x * self.channel_gate(x)",
             "x * self.spatial_gate(x) * self.channel_gate(x)",
@@ -376,7 +376,7 @@ FAULTS = {
         ("self.conv_up.conv2(F.relu(hidden)", "self.conv_up.conv2((hidden)"),
     ),
     "ShuffleAttention": (
-        "shuffle.py",
+        "shuffle_attention.py",
         (
             "reshape([-1, 2, self.channels // 2, height, width])",
             "reshape([-1, self.channels // 2, 2, height, width])",
@@ -385,7 +385,7 @@ FAULTS = {
         ("first, second = x[:, :half], x[:, half:]", "second, first = x[:, :half], x[:, half:]"),
     ),
     "SplitAttention": (
-        "split.py",
+        "split_attention.py",
         ("weights = F.softmax(logits, axis=1)", "weights = F.softmax(logits, axis=2)"),
         (
             "logits = logits.transpose([0, 2, 1, 3])",

@@ -7,7 +7,7 @@ from cases import CASES
 from layer_tester import LayerTester
 
 from paddle_attention import CBAM, ChannelAttention, SEBlock, SpatialAttention, list_attentions
-from paddle_attention.layers import cbam as cbam_module
+from paddle_attention.layers import channel_attention, spatial_attention
 
 
 def those(**wanted):
@@ -102,11 +102,11 @@ def test_deployed_maxima_equal_the_trained_ones(shape):
     x = paddle.randn(shape)
     expected = x.numpy()
     for form in (
-        cbam_module.max_over_channels(x),
-        cbam_module.max_over_channels_deployed(x),
+        spatial_attention.max_over_channels(x),
+        spatial_attention.max_over_channels_deployed(x),
     ):
         assert np.array_equal(form.numpy(), expected.max(1, keepdims=True))
-    for form in (cbam_module.max_over_pixels(x), cbam_module.max_over_pixels_deployed(x)):
+    for form in (channel_attention.max_over_pixels(x), channel_attention.max_over_pixels_deployed(x)):
         assert np.array_equal(form.numpy(), expected.max((2, 3), keepdims=True))
 
 
@@ -114,7 +114,7 @@ def test_deployed_maxima_equal_the_trained_ones(shape):
 def test_half_precision_maximum_is_exact(dtype):
     x = paddle.randn([2, 6, 3, 4]).astype(dtype)
     x.stop_gradient = False
-    y = cbam_module.max_over_channels(x)
+    y = spatial_attention.max_over_channels(x)
     assert y.dtype == x.dtype
     values = x.astype("float32").numpy()
     assert np.array_equal(y.astype("float32").numpy(), values.max(1, keepdims=True))

@@ -11,7 +11,7 @@ from cases import CASES
 from layer_tester import LayerTester, parameters_of, relative
 
 import paddle_attention as pa
-from paddle_attention.layers import _attend
+from paddle_attention.layers import _chunked_attention as _attend
 
 
 def randomise(layer, scale=0.5, seed=0):
@@ -304,7 +304,9 @@ def test_non_local_of_sequences_and_videos(mode, sub_sample, training):
         expected = reference.non_local(x.reshape(flat), p, training, mode, sub_sample, pool=halve)
         got = layer(paddle.to_tensor(x)).numpy()
         assert relative(got, expected.reshape(shape)) < 1e-9
-    with pytest.raises(ValueError, match=r"NonLocal3D takes a 5-D feature map \[N, C, D, H, W\]"):
+    with pytest.raises(
+        ValueError, match=r"NonLocal3D: the input must be a 5-D feature map \[N, C, D, H, W\]"
+    ):
         layer(paddle.zeros([2, 4, 9], dtype="float64"))
 
 
@@ -496,7 +498,7 @@ def test_masks_of_every_head_and_of_other_widths():
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_masks_add_up_to_finite_numbers(dtype):
-    from paddle_attention.layers.transformer import additive_mask
+    from paddle_attention.layers.multi_head_attention import additive_mask
 
     padding = paddle.to_tensor([[True, False, True]])
     mask = additive_mask(None, padding, True, (1, 2, 3, 3), dtype).astype("float32").numpy()

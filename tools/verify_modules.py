@@ -130,7 +130,7 @@ MEMORY = """
 import json, sys
 import paddle
 from paddle_attention import build_attention
-from paddle_attention.layers import _attend
+from paddle_attention.layers import _chunked_attention as _attend
 
 name, arguments, textbook = json.loads(sys.argv[1])
 if textbook:

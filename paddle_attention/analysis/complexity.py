@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import paddle
 from paddle import _C_ops
 
-from ..layers._common import AttentionLayer
+from ..layers import AttentionLayer
 from ..trial import trial
 
 

@@ -4,7 +4,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, batch_norm, constant, conv, is_deployed
+from ._base import AttentionLayer
+from ._init import batch_norm, constant, conv
+from ._ops import is_deployed
 
 
 class ABN(AttentionLayer):

@@ -7,20 +7,25 @@ arXiv 1807.06514; authors' code: Jongchan/attention-module.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    hidden_width,
-    is_deployed,
-    spread,
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_choice, check_positive_int, hidden_width
+from ._init import batch_norm, conv
+from ._ops import is_deployed, spread
+
+__all__ = ["BAM"]
+
+
+@register_attention(
+    "BAM",
+    paper="BAM: Bottleneck Attention Module",
+    arxiv="1807.06514",
+    year=2018,
+    domain="mixed",
+    computed_by="avg pool + FC, times dilated conv",
+    applied_by="scale",
 )
-
-
-class BAM(AttentionLayer):
+class BAM(GateLayer):
     r"""A channel branch and a dilated spatial branch, joined into one gate of every element.
 
     .. math::
@@ -75,10 +80,10 @@ class BAM(AttentionLayer):
         self, channels, reduction=16, num_layers=1, dilation_conv_num=2, dilation_val=4, combine="mul"
     ):
         super().__init__()
-        hidden = hidden_width("BAM", channels, reduction)
-        check_positive_int("BAM", num_layers=num_layers, dilation_conv_num=dilation_conv_num)
-        check_positive_int("BAM", dilation_val=dilation_val)
-        check_choice("BAM", "combine", combine, ("mul", "add"))
+        hidden = hidden_width(channels, reduction)
+        check_positive_int(num_layers=num_layers, dilation_conv_num=dilation_conv_num)
+        check_positive_int(dilation_val=dilation_val)
+        check_choice("combine", combine, ("mul", "add"))
         self.channels = channels
         self.combine = combine
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
@@ -105,14 +110,3 @@ class BAM(AttentionLayer):
         if is_deployed(self):
             channel = spread(channel, x)
         return 1.0 + F.sigmoid(channel * spatial if self.combine == "mul" else channel + spatial)
-
-    def attention_maps(self, x):
-        """The weights ``1 + M(x)``, ``[N, channels, H, W]``."""
-        return self.gate(x)
-
-    def forward(self, x):
-        check_feature_map("BAM", x, self.channels)
-        return self.gate(x) * x
-
-    def extra_repr(self):
-        return f"channels={self.channels}, combine={self.combine}"

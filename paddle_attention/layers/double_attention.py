@@ -7,18 +7,26 @@ Networks", arXiv 1810.11579.
 import paddle
 import paddle.nn.functional as F
 
-from ._attend import matmul_transposed
-from ._common import (
-    AttentionLayer,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    full_precision,
-    unflatten_like,
-    widen,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_positive_int
+from ._chunked_attention import matmul_transposed
+from ._init import conv
+from ._ops import full_precision, unflatten_like, widen
+
+__all__ = ["DoubleAttention"]
+
+
+@register_attention(
+    "DoubleAttention",
+    paper="A^2-Nets: Double Attention Networks",
+    arxiv="1810.11579",
+    year=2018,
+    domain="spatial",
+    computed_by="conv + softmax, twice",
+    applied_by="matmul, add",
+    takes_tokens=True,
 )
-
-
 class DoubleAttention(AttentionLayer):
     r"""Gather ``c_n`` descriptors of the whole map and hand each position a mixture of them.
 
@@ -45,10 +53,10 @@ class DoubleAttention(AttentionLayer):
 
     def __init__(self, channels, c_m=None, c_n=None, residual=True):
         super().__init__()
-        check_positive_int("DoubleAttention", channels=channels)
+        check_positive_int(channels=channels)
         c_m = max(channels // 4, 1) if c_m is None else c_m
         c_n = max(channels // 4, 1) if c_n is None else c_n
-        check_positive_int("DoubleAttention", c_m=c_m, c_n=c_n)
+        check_positive_int(c_m=c_m, c_n=c_n)
         self.channels, self.residual = channels, residual
         self.conv_a = conv(channels, c_m)
         self.conv_b = conv(channels, c_n)
@@ -71,7 +79,7 @@ class DoubleAttention(AttentionLayer):
         return {"gather": unflatten_like(gather, x), "distribute": unflatten_like(distribute, x)}
 
     def forward(self, x):
-        check_feature_map("DoubleAttention", x, self.channels)
+        self.check_input(x)
         features = self.conv_a(x)
         gather, distribute = self._weights(x)
         with full_precision():
@@ -79,6 +87,3 @@ class DoubleAttention(AttentionLayer):
             y = paddle.matmul(descriptors, distribute).astype(x.dtype)
         y = self.conv_z(unflatten_like(y, x))
         return x + y if self.residual else y
-
-    def extra_repr(self):
-        return f"channels={self.channels}"

@@ -10,7 +10,15 @@ import math
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, check_feature_map, check_odd, check_positive_int, conv, start_from_zero
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import (
+    check_odd,
+    check_positive_int,
+)
+from ._init import conv, start_from_zero
+
+__all__ = ["ECA"]
 
 
 def eca_kernel_size(channels, gamma=2, b=1):
@@ -25,7 +33,17 @@ def eca_kernel_size(channels, gamma=2, b=1):
     return size if size % 2 else size + 1
 
 
-class ECA(AttentionLayer):
+@register_attention(
+    "ECA",
+    paper="ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks",
+    arxiv="1910.03151",
+    year=2019,
+    domain="channel",
+    computed_by="avg pool + 1-D conv",
+    applied_by="scale",
+    takes_tokens=True,
+)
+class ECA(GateLayer):
     r"""Rescale channels by a gate from a 1-D convolution over neighbouring channels' averages.
 
     .. math::
@@ -53,12 +71,12 @@ class ECA(AttentionLayer):
 
     def __init__(self, channels, k_size=None, gamma=2, b=1, identity_init=False):
         super().__init__()
-        check_positive_int("ECA", channels=channels)
+        check_positive_int(channels=channels)
         if not isinstance(gamma, (int, float)) or gamma <= 0:
-            raise ValueError(f"ECA: gamma must be a positive number, but got {gamma!r}")
+            raise ValueError(f"gamma must be a positive number, but got {gamma!r}")
         if k_size is None:
             k_size = eca_kernel_size(channels, gamma, b)
-        check_odd("ECA", "k_size", k_size)
+        check_odd("k_size", k_size)
         self.channels = channels
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         # A (k, 1) kernel over a [N, 1, C, 1] map: no transposition is needed.
@@ -72,14 +90,3 @@ class ECA(AttentionLayer):
         z = self.avg_pool(x).reshape([0, 1, self.channels, 1])
         gate = F.sigmoid(self.conv(z)).reshape([0, self.channels, 1, 1])
         return 2.0 * gate if self.identity_init else gate
-
-    def attention_maps(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``."""
-        return self.gate(x)
-
-    def forward(self, x):
-        check_feature_map("ECA", x, self.channels)
-        return x * self.gate(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}"

@@ -10,21 +10,32 @@ import math
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import (
     check_pair,
     check_positive_int,
-    conv,
     hidden_width,
+)
+from ._init import batch_norm, conv, start_from_zero
+from ._ops import (
     resize_nearest,
     size_of,
-    start_from_zero,
 )
 
+__all__ = ["GatherExcite"]
 
-class GatherExcite(AttentionLayer):
+
+@register_attention(
+    "GatherExcite",
+    paper="Gather-Excite: Exploiting Feature Context in Convolutional Neural Networks",
+    arxiv="1810.12348",
+    year=2018,
+    domain="mixed",
+    computed_by="avg pool or conv",
+    applied_by="scale",
+)
+class GatherExcite(GateLayer):
     r"""Rescale by a gate made of the averages (or convolutions) of each neighbourhood.
 
     .. math::
@@ -67,7 +78,7 @@ class GatherExcite(AttentionLayer):
         identity_init=False,
     ):
         super().__init__()
-        check_positive_int("GatherExcite", channels=channels)
+        check_positive_int(channels=channels)
         if (
             isinstance(extent, bool)
             or not isinstance(extent, int)
@@ -75,7 +86,7 @@ class GatherExcite(AttentionLayer):
             or extent & (extent - 1)
             or extent == 1
         ):
-            raise ValueError(f"GatherExcite: extent must be 0 or a power of 2 from 2, but got {extent!r}")
+            raise ValueError(f"extent must be 0 or a power of 2 from 2, but got {extent!r}")
         self.channels, self.extent = channels, extent
         self.feat_size = None
         self.gather = None
@@ -84,10 +95,9 @@ class GatherExcite(AttentionLayer):
             if extent == 0:
                 if feat_size is None:
                     raise ValueError(
-                        "GatherExcite: extra_params with extent=0 is a convolution of the whole map; "
-                        "give feat_size=(H, W)"
+                        "extra_params with extent=0 is a convolution of the whole map; give feat_size=(H, W)"
                     )
-                self.feat_size = check_pair("GatherExcite", "feat_size", feat_size)
+                self.feat_size = check_pair("feat_size", feat_size)
                 whole = conv(channels, channels, self.feat_size, bias=False, groups=channels)
                 self.gather.add_sublayer("conv1", whole)
                 self.gather.add_sublayer("norm1", batch_norm(channels))
@@ -101,7 +111,7 @@ class GatherExcite(AttentionLayer):
                         self.gather.add_sublayer(f"act{i}", nn.ReLU())
         self.mlp = None
         if use_mlp:
-            hidden = hidden_width("GatherExcite", channels, reduction)
+            hidden = hidden_width(channels, reduction)
             self.mlp = nn.Sequential(
                 ("fc1", conv(channels, hidden)), ("act", nn.ReLU()), ("fc2", conv(hidden, channels))
             )
@@ -112,9 +122,7 @@ class GatherExcite(AttentionLayer):
             elif self.gather is not None:
                 start_from_zero([layer for layer in self.gather if hasattr(layer, "_mean")][-1].weight)
             else:
-                raise ValueError(
-                    "GatherExcite: identity_init needs use_mlp or extra_params; it has no parameter"
-                )
+                raise ValueError("identity_init needs use_mlp or extra_params; it has no parameter")
 
     def gate(self, x):
         """The weights, ``[N, channels, H, W]``, or ``[N, channels, 1, 1]`` of the whole map."""
@@ -132,18 +140,11 @@ class GatherExcite(AttentionLayer):
         gate = F.sigmoid(z)
         return 2.0 * gate if self.identity_init else gate
 
-    def attention_maps(self, x):
-        """The weights, ``[N, channels, H, W]``, or ``[N, channels, 1, 1]`` of the whole map."""
-        return self.gate(x)
-
     def forward(self, x):
-        check_feature_map("GatherExcite", x, self.channels)
+        self.check_input(x)
         if self.feat_size is not None and tuple(x.shape[2:]) != self.feat_size and -1 not in x.shape[2:]:
-            raise ValueError(
-                f"GatherExcite was built for feat_size={self.feat_size}, but got an input of shape "
+            raise self.error(
+                f"built for feat_size={self.feat_size}, but got an input of shape "
                 f"{list(x.shape)}; build it for that size or with extent > 0"
             )
         return x * self.gate(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, extent={self.extent}"

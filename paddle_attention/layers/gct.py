@@ -7,19 +7,26 @@ Recognition", arXiv 1909.11519; authors' code: z-x-yang/GCT.
 import paddle
 import paddle.nn.functional as F
 
-from ._common import (
-    AttentionLayer,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    constant,
-    count_positions,
-    full_precision,
-    widen,
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_choice, check_positive_int
+from ._init import constant
+from ._ops import count_positions, full_precision, widen
+
+__all__ = ["GCT"]
+
+
+@register_attention(
+    "GCT",
+    paper="Gated Channel Transformation for Visual Recognition",
+    arxiv="1909.11519",
+    year=2019,
+    domain="channel",
+    computed_by="channel norms",
+    applied_by="scale",
+    takes_tokens=True,
 )
-
-
-class GCT(AttentionLayer):
+class GCT(GateLayer):
     r"""Rescale channels by a gate of their norm against the other channels' norms.
 
     .. math::
@@ -45,10 +52,10 @@ class GCT(AttentionLayer):
 
     def __init__(self, channels, epsilon=1e-5, mode="l2", after_relu=False):
         super().__init__()
-        check_positive_int("GCT", channels=channels)
-        check_choice("GCT", "mode", mode, ("l1", "l2"))
+        check_positive_int(channels=channels)
+        check_choice("mode", mode, ("l1", "l2"))
         if not epsilon > 0:
-            raise ValueError(f"GCT: epsilon must be positive, but got {epsilon!r}")
+            raise ValueError(f"epsilon must be positive, but got {epsilon!r}")
         self.channels, self.epsilon, self.mode, self.after_relu = channels, epsilon, mode, after_relu
         shape = [1, channels, 1, 1]
         self.alpha = self.create_parameter(shape, attr=constant(1.0))
@@ -63,23 +70,12 @@ class GCT(AttentionLayer):
     def gate(self, x):
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 2]."""
         with full_precision():
-            x = widen(x)
+            wide = widen(x)
             alpha, gamma, beta = widen(self.alpha), widen(self.gamma), widen(self.beta)
             if self.mode == "l2":
-                norm = paddle.sqrt(self._sum(x * x) + self.epsilon) * alpha
+                norm = paddle.sqrt(self._sum(wide * wide) + self.epsilon) * alpha
                 scale = paddle.sqrt((norm * norm).mean(axis=1, keepdim=True) + self.epsilon)
             else:
-                norm = self._sum(x if self.after_relu else paddle.abs(x)) * alpha
+                norm = self._sum(wide if self.after_relu else paddle.abs(wide)) * alpha
                 scale = paddle.abs(norm).mean(axis=1, keepdim=True) + self.epsilon
-            return 1.0 + paddle.tanh(norm * (gamma / scale) + beta)
-
-    def attention_maps(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``."""
-        return self.gate(x)
-
-    def forward(self, x):
-        check_feature_map("GCT", x, self.channels)
-        return x * self.gate(x).astype(x.dtype)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, mode={self.mode}"
+            return (1.0 + paddle.tanh(norm * (gamma / scale) + beta)).astype(x.dtype)

@@ -9,9 +9,23 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, check_choice, check_feature_map, conv, hidden_width, start_from_zero
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_choice, hidden_width
+from ._init import conv, start_from_zero
+
+__all__ = ["scSE"]
 
 
+@register_attention(
+    "scSE",
+    paper="Concurrent Spatial and Channel Squeeze & Excitation in Fully Convolutional Networks",
+    arxiv="1803.02579",
+    year=2018,
+    domain="mixed",
+    computed_by="avg pool + FC, and conv",
+    applied_by="scale",
+)
 class scSE(AttentionLayer):  # the paper's own spelling
     r"""The larger of a channel-wise and a position-wise rescaling, element by element.
 
@@ -40,8 +54,8 @@ class scSE(AttentionLayer):  # the paper's own spelling
 
     def __init__(self, channels, reduction=2, aggregate="max", identity_init=False):
         super().__init__()
-        hidden = hidden_width("scSE", channels, reduction)
-        check_choice("scSE", "aggregate", aggregate, ("max", "add"))
+        hidden = hidden_width(channels, reduction)
+        check_choice("aggregate", aggregate, ("max", "add"))
         self.channels, self.aggregate = channels, aggregate
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.fc1 = conv(channels, hidden)
@@ -63,11 +77,8 @@ class scSE(AttentionLayer):  # the paper's own spelling
         return dict(zip(("channel", "spatial"), self.gates(x)))
 
     def forward(self, x):
-        check_feature_map("scSE", x, self.channels)
+        self.check_input(x)
         channel, spatial = self.gates(x)
         if self.aggregate == "add":
             return x * channel + x * spatial
         return paddle.maximum(x * channel, x * spatial)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, aggregate={self.aggregate}"

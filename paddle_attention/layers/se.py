@@ -7,18 +7,28 @@ arXiv 1709.01507.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, check_choice, check_feature_map, hidden_width, pointwise, start_from_zero
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_choice, hidden_width
+from ._init import pointwise, start_from_zero
+from ._ops import hard_sigmoid
 
-
-def hard_sigmoid(v):
-    """relu6(v + 3) / 6; ``F.hardsigmoid`` rounds the slope 1/6 to seven digits."""
-    return F.relu6(v + 3.0) / 6.0
-
+__all__ = ["SEBlock"]
 
 GATES = {"sigmoid": F.sigmoid, "hard_sigmoid": hard_sigmoid}
 
 
-class SEBlock(AttentionLayer):
+@register_attention(
+    "SE",
+    paper="Squeeze-and-Excitation Networks",
+    arxiv="1709.01507",
+    year=2017,
+    domain="channel",
+    computed_by="avg pool + FC",
+    applied_by="scale",
+    takes_tokens=True,
+)
+class SEBlock(GateLayer):
     r"""Rescale every channel by a gate computed from all channels' global averages.
 
     .. math::
@@ -67,8 +77,8 @@ class SEBlock(AttentionLayer):
         squeeze=True,
     ):
         super().__init__()
-        hidden = hidden_width("SEBlock", channels, reduction, hidden_channels)
-        check_choice("SEBlock", "gate", gate, GATES)
+        hidden = hidden_width(channels, reduction, hidden_channels)
+        check_choice("gate", gate, GATES)
         self.channels = channels
         # The pooling layer, not mean([2, 3]): the latter is a slow reduction when deployed.
         self.avg_pool = nn.AdaptiveAvgPool2D(1) if squeeze else nn.Identity()
@@ -87,14 +97,3 @@ class SEBlock(AttentionLayer):
         """
         gate = GATES[self.gate_name](self.fc2(self.relu(self.fc1(self.avg_pool(x)))))
         return 2.0 * gate if self.identity_init else gate
-
-    def attention_maps(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``."""
-        return self.gate(x)
-
-    def forward(self, x):
-        check_feature_map("SEBlock", x, self.channels)
-        return x * self.gate(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, gate={self.gate_name}"

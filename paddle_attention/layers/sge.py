@@ -9,18 +9,26 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    check_divides,
-    check_feature_map,
-    constant,
-    full_precision,
-    unbiased,
-    widen,
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_divides
+from ._init import constant
+from ._ops import full_precision, unbiased, widen
+
+__all__ = ["SGE"]
+
+
+@register_attention(
+    "SGE",
+    paper="Spatial Group-wise Enhance: Improving Semantic Feature Learning in Convolutional Networks",
+    arxiv="1905.09646",
+    year=2019,
+    domain="mixed",
+    computed_by="similarity to the group's mean",
+    applied_by="scale",
+    takes_tokens=True,
 )
-
-
-class SGE(AttentionLayer):
+class SGE(GateLayer):
     r"""Within each group of channels, rescale positions by their similarity to the group's mean.
 
     .. math::
@@ -49,7 +57,7 @@ class SGE(AttentionLayer):
 
     def __init__(self, channels, groups=64, identity_init=False):
         super().__init__()
-        check_divides("SGE", channels, groups=groups)
+        check_divides(channels, groups=groups)
         self.channels = channels
         self.groups = groups
         self.identity_init = identity_init
@@ -73,14 +81,7 @@ class SGE(AttentionLayer):
             gate = F.sigmoid(logits)
             return (2.0 * gate if self.identity_init else gate).astype(x.dtype)
 
-    def attention_maps(self, x):
-        """The weights of every group's positions, ``[N, groups, H, W]``."""
-        return self.gate(x)
-
     def forward(self, x):
-        check_feature_map("SGE", x, self.channels)
+        self.check_input(x)
         ones = paddle.ones([self.channels, 1, 1, 1], dtype=x.dtype)
         return x * F.conv2d(self.gate(x), ones, groups=self.groups)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, groups={self.groups}"

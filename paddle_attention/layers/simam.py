@@ -8,17 +8,25 @@ ZjjConan/SimAM.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    check_feature_map,
-    check_positive_int,
-    full_precision,
-    unbiased,
-    widen,
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_positive_int
+from ._ops import full_precision, unbiased, widen
+
+__all__ = ["SimAM"]
+
+
+@register_attention(
+    "SimAM",
+    paper="SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks",
+    arxiv=None,
+    year=2021,
+    domain="mixed",
+    computed_by="distance to the channel's mean",
+    applied_by="scale",
+    takes_tokens=True,
 )
-
-
-class SimAM(AttentionLayer):
+class SimAM(GateLayer):
     r"""Rescale every element by how far it lies from its channel's mean.
 
     .. math::
@@ -42,9 +50,9 @@ class SimAM(AttentionLayer):
 
     def __init__(self, channels, e_lambda=1e-4):
         super().__init__()
-        check_positive_int("SimAM", channels=channels)
+        check_positive_int(channels=channels)
         if not isinstance(e_lambda, (int, float)) or e_lambda <= 0:
-            raise ValueError(f"SimAM: e_lambda must be a positive number, but got {e_lambda!r}")
+            raise ValueError(f"e_lambda must be a positive number, but got {e_lambda!r}")
         self.channels, self.e_lambda = channels, e_lambda
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
 
@@ -56,14 +64,3 @@ class SimAM(AttentionLayer):
             square = centred * centred
             variance = self.avg_pool(square) * unbiased(wide)
             return F.sigmoid(square / (4.0 * (variance + self.e_lambda)) + 0.5).astype(x.dtype)
-
-    def attention_maps(self, x):
-        """The weights, ``[N, channels, H, W]``."""
-        return self.gate(x)
-
-    def forward(self, x):
-        check_feature_map("SimAM", x, self.channels)
-        return x * self.gate(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, e_lambda={self.e_lambda}"

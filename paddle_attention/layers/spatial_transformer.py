@@ -8,19 +8,24 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    full_precision,
-    hidden_width,
-    size_of,
-    widen,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_choice, check_positive_int, hidden_width
+from ._init import conv
+from ._ops import full_precision, size_of, widen
+
+__all__ = ["SpatialTransformer"]
+
+
+@register_attention(
+    "SpatialTransformer",
+    paper="Spatial Transformer Networks",
+    arxiv="1506.02025",
+    year=2015,
+    domain="spatial",
+    computed_by="conv + FC",
+    applied_by="resampling",
 )
-
-
 class SpatialTransformer(AttentionLayer):
     r"""Resample the feature map under an affine transformation predicted from it.
 
@@ -49,9 +54,9 @@ class SpatialTransformer(AttentionLayer):
 
     def __init__(self, channels, reduction=4, pool_size=4, align_corners=False):
         super().__init__()
-        hidden = hidden_width("SpatialTransformer", channels, reduction)
-        check_positive_int("SpatialTransformer", pool_size=pool_size)
-        check_choice("SpatialTransformer", "align_corners", align_corners, (False, True))
+        hidden = hidden_width(channels, reduction)
+        check_positive_int(pool_size=pool_size)
+        check_choice("align_corners", align_corners, (False, True))
         self.channels, self.align_corners = channels, align_corners
         self.conv = conv(channels, hidden, 3, padding=1)
         self.avg_pool = nn.AdaptiveAvgPool2D(pool_size)
@@ -90,11 +95,8 @@ class SpatialTransformer(AttentionLayer):
         return self.grid(x)
 
     def forward(self, x):
-        check_feature_map("SpatialTransformer", x, self.channels)
+        self.check_input(x)
         grid = self.grid(x)
         with full_precision():
             y = F.grid_sample(widen(x), grid, align_corners=self.align_corners)
         return y.astype(x.dtype)
-
-    def extra_repr(self):
-        return f"channels={self.channels}"

@@ -8,16 +8,13 @@ A. Wong, "Squeeze-and-Attention Networks for Semantic Segmentation", arXiv
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    resize,
-    size_of,
-)
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_choice, check_positive_int
+from ._init import batch_norm, conv
+from ._ops import resize, size_of
+
+__all__ = ["SqueezeAttention"]
 
 
 def _convolutions(in_channels, out_channels):
@@ -31,7 +28,16 @@ def _convolutions(in_channels, out_channels):
     )
 
 
-class SqueezeAttention(AttentionLayer):
+@register_attention(
+    "SqueezeAttention",
+    paper="Squeeze-and-Attention Networks for Semantic Segmentation",
+    arxiv="1909.03402",
+    year=2019,
+    domain="mixed",
+    computed_by="avg pool + conv",
+    applied_by="scale, add",
+)
+class SqueezeAttention(GateLayer):
     r"""Attention computed by convolutions on a smaller map, multiplied with the features and added.
 
     .. math::
@@ -61,14 +67,13 @@ class SqueezeAttention(AttentionLayer):
 
     def __init__(self, channels, out_channels=None, pool_size=2, main_branch=False, activation="sigmoid"):
         super().__init__()
-        check_positive_int("SqueezeAttention", channels=channels, pool_size=pool_size)
+        check_positive_int(channels=channels, pool_size=pool_size)
         out_channels = channels if out_channels is None else out_channels
-        check_positive_int("SqueezeAttention", out_channels=out_channels)
-        check_choice("SqueezeAttention", "activation", activation, ("sigmoid", "relu"))
+        check_positive_int(out_channels=out_channels)
+        check_choice("activation", activation, ("sigmoid", "relu"))
         if out_channels != channels and not main_branch:
             raise ValueError(
-                f"SqueezeAttention: out_channels={out_channels} differs from channels={channels}; "
-                "that needs main_branch=True"
+                f"out_channels={out_channels} differs from channels={channels}; that needs main_branch=True"
             )
         self.channels, self.activation = channels, activation
         # ceil_mode, and the mean of what there is: a single row or column has one too
@@ -82,15 +87,8 @@ class SqueezeAttention(AttentionLayer):
         attention = F.sigmoid(attention) if self.activation == "sigmoid" else F.relu(attention)
         return resize(attention, size_of(x, (2, 3)), align_corners=False)
 
-    def attention_maps(self, x):
-        """The attention A, ``[N, out_channels, H, W]``."""
-        return self.gate(x)
-
     def forward(self, x):
-        check_feature_map("SqueezeAttention", x, self.channels)
+        self.check_input(x)
         attention = self.gate(x)
         main = x if self.conv_main is None else F.relu(self.conv_main(x))
         return attention * main + attention
-
-    def extra_repr(self):
-        return f"channels={self.channels}, activation={self.activation}"

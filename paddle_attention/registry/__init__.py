@@ -1,6 +1,5 @@
-"""The registry of attention mechanisms, with the built-in ones registered."""
+"""The registry of attention mechanisms. It knows none: they register themselves where they are written."""
 
-from . import catalog  # noqa: F401  (registers the built-in mechanisms)
 from .core import (
     DOMAINS,
     AttentionEntry,

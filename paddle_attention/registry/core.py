@@ -1,5 +1,6 @@
 """Names of mechanisms, facts about them, and construction."""
 
+import importlib
 import inspect
 from dataclasses import dataclass
 
@@ -23,7 +24,7 @@ class AttentionEntry:
         applied_by: how the weights are applied to the input.
         replaces_conv: it takes the place of a convolution (with ``out_channels`` and
             ``stride``) and does not transform a layer's output.
-        takes_tokens: where positions lie does not matter to it, so that it also serves the
+        takes_tokens: it is permutation-equivariant over positions, so that it also serves the
             tokens ``[N, L, C]`` of a transformer, as a feature map ``[N, C, L, 1]``.
     """
 
@@ -40,6 +41,13 @@ class AttentionEntry:
 
 
 _ENTRIES = {}
+_BUILT_IN = "paddle_attention.layers"  # importing it registers the built-in mechanisms
+
+
+def _entries():
+    """Everything registered; the built-in mechanisms first."""
+    importlib.import_module(_BUILT_IN)
+    return _ENTRIES
 
 
 def register_attention(
@@ -65,9 +73,10 @@ def register_attention(
     """
 
     def register(cls):
-        if name in _ENTRIES:
+        entries = _entries()
+        if name in entries:
             raise ValueError(
-                f"attention {name!r} is already registered as {_ENTRIES[name].cls.__qualname__}; "
+                f"attention {name!r} is already registered as {entries[name].cls.__qualname__}; "
                 f"choose another name for {cls.__qualname__}"
             )
         if domain not in DOMAINS:
@@ -83,7 +92,7 @@ def register_attention(
                 f"attention {name!r}: {cls.__qualname__} replaces a convolution and must take "
                 f"out_channels and stride, but its arguments are {parameters}"
             )
-        _ENTRIES[name] = AttentionEntry(
+        entries[name] = AttentionEntry(
             name, cls, paper, arxiv, year, domain, computed_by, applied_by, replaces_conv, takes_tokens
         )
         return cls
@@ -97,12 +106,12 @@ def get_attention(name):
     Raises:
         ValueError: for an unknown name, listing the nearest known ones.
     """
-    return lookup("attention", name, _ENTRIES)
+    return lookup("attention", name, _entries())
 
 
 def list_attentions():
     """All registered mechanisms as :class:`AttentionEntry`, sorted by year, then name."""
-    return sorted(_ENTRIES.values(), key=lambda e: (e.year, e.name))
+    return sorted(_entries().values(), key=lambda e: (e.year, e.name))
 
 
 def check_arguments(name, arguments, others=()):

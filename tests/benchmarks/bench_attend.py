@@ -40,7 +40,7 @@ def main():
     set_threads(options.threads)
     import paddle
 
-    from paddle_attention.layers import _attend
+    from paddle_attention.layers import _chunked_attention as _attend
 
     pairs = {
         "softmax": (_attend.softmax_attention, _attend.softmax_attention_naive),

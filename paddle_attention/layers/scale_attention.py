@@ -7,17 +7,12 @@ Scale-aware Semantic Image Segmentation", arXiv 1511.03339.
 import paddle
 import paddle.nn.functional as F
 
-from ._common import (
-    AttentionLayer,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    full_precision,
-    resize,
-    size_of,
-    widen,
-)
+from ._base import AttentionLayer
+from ._checks import check_choice, check_positive_int
+from ._init import conv
+from ._ops import full_precision, resize, size_of, widen
+
+__all__ = ["MultiScaleNet", "ScaleAttention"]
 
 
 def _resize(x, size):
@@ -52,9 +47,7 @@ class ScaleAttention(AttentionLayer):
 
     def __init__(self, channels, num_scales=2, hidden_channels=512):
         super().__init__()
-        check_positive_int(
-            "ScaleAttention", channels=channels, num_scales=num_scales, hidden_channels=hidden_channels
-        )
+        check_positive_int(channels=channels, num_scales=num_scales, hidden_channels=hidden_channels)
         self.channels, self.num_scales = channels, num_scales
         self.conv1 = conv(channels * num_scales, hidden_channels, 3, padding=1)
         self.conv2 = conv(hidden_channels, num_scales)
@@ -66,11 +59,9 @@ class ScaleAttention(AttentionLayer):
     def _weights(self, features):
         if not isinstance(features, (list, tuple)) or len(features) != self.num_scales:
             got = len(features) if isinstance(features, (list, tuple)) else type(features).__name__
-            raise ValueError(
-                f"ScaleAttention takes a list of num_scales={self.num_scales} maps, but got {got}"
-            )
+            raise self.error(f"takes a list of num_scales={self.num_scales} maps, but got {got}")
         for feature in features:
-            check_feature_map("ScaleAttention", feature, self.channels)
+            self.check_input(feature)
         size = size_of(features[0], (2, 3))
         logits = self.conv2(F.relu(self.conv1(paddle.concat([_resize(f, size) for f in features], axis=1))))
         with full_precision():
@@ -80,18 +71,13 @@ class ScaleAttention(AttentionLayer):
         maps = features if maps is None else maps
         weights = self._weights(features)
         if len(maps) != self.num_scales:
-            raise ValueError(
-                f"ScaleAttention takes num_scales={self.num_scales} maps to merge, but got {len(maps)}"
-            )
+            raise self.error(f"takes num_scales={self.num_scales} maps to merge, but got {len(maps)}")
         size = size_of(features[0], (2, 3))
         merged = None
         for i, scale in enumerate(maps):
             part = weights[:, i : i + 1] * _resize(scale, size)
             merged = part if merged is None else merged + part
         return merged
-
-    def extra_repr(self):
-        return f"channels={self.channels}, num_scales={self.num_scales}"
 
 
 class MultiScaleNet(AttentionLayer):
@@ -131,13 +117,13 @@ class MultiScaleNet(AttentionLayer):
         extra_supervision=False,
     ):
         super().__init__()
-        check_positive_int("MultiScaleNet", channels=channels, num_classes=num_classes)
-        check_choice("MultiScaleNet", "task", task, ("classification", "dense"))
+        check_positive_int(channels=channels, num_classes=num_classes)
+        check_choice("task", task, ("classification", "dense"))
         scales = tuple(scales)
         if not scales or any(
             isinstance(s, bool) or not isinstance(s, (int, float)) or s <= 0 for s in scales
         ):
-            raise ValueError(f"MultiScaleNet: scales must be positive numbers, but got {scales}")
+            raise ValueError(f"scales must be positive numbers, but got {scales}")
         self.backbone, self.scales, self.task = backbone, scales, task
         self.extra_supervision = extra_supervision
         self.classifier = conv(channels, num_classes)

@@ -11,17 +11,23 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._attend import average
-from ._common import (
-    AttentionLayer,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import (
     check_choice,
-    check_feature_map,
     check_positive_int,
-    conv,
+)
+from ._chunked_attention import (
+    average,
+)
+from ._init import conv
+from ._ops import (
     full_precision,
     unflatten_like,
     widen,
 )
+
+__all__ = ["PolarizedSelfAttention"]
 
 MODES = ("parallel", "sequential")
 
@@ -34,6 +40,16 @@ def _conv(in_channels, out_channels):
     )
 
 
+@register_attention(
+    "PolarizedSelfAttention",
+    paper="Polarized Self-Attention: Towards High-quality Pixel-wise Regression",
+    arxiv="2107.00782",
+    year=2021,
+    domain="mixed",
+    computed_by="attention pool + conv",
+    applied_by="scale",
+    takes_tokens=True,
+)
 class PolarizedSelfAttention(AttentionLayer):
     r"""A channel gate and a spatial gate that keep half the channels and all of the resolution.
 
@@ -71,13 +87,12 @@ class PolarizedSelfAttention(AttentionLayer):
 
     def __init__(self, channels, mode="parallel"):
         super().__init__()
-        check_positive_int("PolarizedSelfAttention", channels=channels)
-        check_choice("PolarizedSelfAttention", "mode", mode, MODES)
+        check_positive_int(channels=channels)
+        check_choice("mode", mode, MODES)
         least = 2 if mode == "parallel" else 8
         if channels < least:
             raise ValueError(
-                f"PolarizedSelfAttention: channels={channels} leaves no hidden channel; "
-                f"mode={mode!r} needs at least {least}"
+                f"channels={channels} leaves no hidden channel; mode={mode!r} needs at least {least}"
             )
         inter = channels // 2
         self.channels, self.mode, self.hidden = channels, mode, inter // 4
@@ -127,11 +142,8 @@ class PolarizedSelfAttention(AttentionLayer):
         }
 
     def forward(self, x):
-        check_feature_map("PolarizedSelfAttention", x, self.channels)
+        self.check_input(x)
         if self.mode == "parallel":
             return x * self.spatial_gate(x) + x * self.channel_gate(x)
         x = x * self.channel_gate(x)
         return x * self.spatial_gate(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, mode={self.mode}"

@@ -8,18 +8,25 @@ R. Manmatha, M. Li, A. Smola, "ResNeSt: Split-Attention Networks", arXiv
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
-    check_odd,
-    check_positive_int,
-    conv,
-    split_channels,
-    weighted_sum,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_odd, check_positive_int
+from ._init import batch_norm, conv
+from ._ops import split_channels, weighted_sum
+
+__all__ = ["SplitAttention"]
+
+
+@register_attention(
+    "SplitAttention",
+    paper="ResNeSt: Split-Attention Networks",
+    arxiv="2004.08955",
+    year=2020,
+    domain="branch",
+    computed_by="avg pool + FC",
+    applied_by="weighted sum",
+    replaces_conv=True,
 )
-
-
 class SplitAttention(AttentionLayer):
     r"""A convolution into ``radix`` splits, among which every channel chooses.
 
@@ -62,10 +69,9 @@ class SplitAttention(AttentionLayer):
         bias=False,
     ):
         super().__init__()
-        check_positive_int("SplitAttention", channels=channels)
+        check_positive_int(channels=channels)
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(
-            "SplitAttention",
             out_channels=out_channels,
             stride=stride,
             dilation=dilation,
@@ -73,7 +79,7 @@ class SplitAttention(AttentionLayer):
             radix=radix,
             reduction_factor=reduction_factor,
         )
-        check_odd("SplitAttention", "kernel_size", kernel_size)
+        check_odd("kernel_size", kernel_size)
         hidden = max(channels * radix // reduction_factor, 32)
         for name, width, parts in (
             ("channels", channels, groups * radix),
@@ -82,7 +88,7 @@ class SplitAttention(AttentionLayer):
         ):
             if width % parts:
                 raise ValueError(
-                    f"SplitAttention: {name}={width} is not divisible by {parts} "
+                    f"{name}={width} is not divisible by {parts} "
                     f"(groups={groups}, radix={radix}); change one of them"
                 )
         self.channels, self.out_channels, self.groups, self.radix = channels, out_channels, groups, radix
@@ -125,8 +131,5 @@ class SplitAttention(AttentionLayer):
         return self._splits(x)[1]
 
     def forward(self, x):
-        check_feature_map("SplitAttention", x, self.channels)
+        self.check_input(x)
         return weighted_sum(*self._splits(x))
-
-    def extra_repr(self):
-        return f"channels={self.channels}, out_channels={self.out_channels}, radix={self.radix}"

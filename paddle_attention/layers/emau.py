@@ -11,19 +11,34 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._attend import average
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import (
     check_positive_int,
-    fan_in_uniform,
+)
+from ._chunked_attention import (
+    average,
+)
+from ._init import batch_norm, fan_in_uniform
+from ._ops import (
     full_precision,
     unflatten_like,
     widen,
 )
 
+__all__ = ["EMAU"]
 
+
+@register_attention(
+    "EMAU",
+    paper="Expectation-Maximization Attention Networks for Semantic Segmentation",
+    arxiv="1907.13426",
+    year=2019,
+    domain="spatial",
+    computed_by="expectation-maximisation",
+    applied_by="matmul, add",
+    takes_tokens=True,
+)
 class EMAU(AttentionLayer):
     r"""Rebuild the features from a few bases found by expectation-maximisation.
 
@@ -60,9 +75,9 @@ class EMAU(AttentionLayer):
 
     def __init__(self, channels, k=64, stage_num=3, momentum=0.9, bn_momentum=3e-4):
         super().__init__()
-        check_positive_int("EMAU", channels=channels, k=k, stage_num=stage_num)
+        check_positive_int(channels=channels, k=k, stage_num=stage_num)
         if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"EMAU: momentum must be within [0, 1], but got {momentum!r}")
+            raise ValueError(f"momentum must be within [0, 1], but got {momentum!r}")
         self.channels, self.k, self.stage_num, self.momentum = channels, k, stage_num, momentum
         start = paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, math.sqrt(2.0 / channels)))
         bias = paddle.ParamAttr(initializer=fan_in_uniform(channels))
@@ -103,7 +118,7 @@ class EMAU(AttentionLayer):
             return self._iterate(widen(features).flatten(2))[1]
 
     def forward(self, x):
-        check_feature_map("EMAU", x, self.channels)
+        self.check_input(x)
         y = self.conv1(x)
         with full_precision():
             mu, z = self._iterate(widen(y).flatten(2).detach())
@@ -112,6 +127,3 @@ class EMAU(AttentionLayer):
             self._move_bases(mu)
         y = self.conv2(F.relu(unflatten_like(rebuilt, x)))
         return F.relu(y + x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, k={self.k}, stage_num={self.stage_num}"

@@ -8,16 +8,13 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from ._common import (
-    AttentionLayer,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    full_precision,
-    hidden_width,
-    start_from_zero,
-    widen,
-)
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_positive_int, hidden_width
+from ._init import conv, start_from_zero
+from ._ops import full_precision, widen
+
+__all__ = ["FcaLayer"]
 
 # (row, column) frequencies on a 7 x 7 grid, best first, by three orders of the paper's section 4.
 _FREQUENCIES = {
@@ -32,13 +29,22 @@ def frequencies(method):
     order, number = str(method)[:3], str(method)[3:]
     if order not in _FREQUENCIES or number not in ("1", "2", "4", "8", "16", "32"):
         raise ValueError(
-            f"FcaLayer: freq_sel_method is 'top', 'low' or 'bot' and 1, 2, 4, 8, 16 or 32, "
+            f"freq_sel_method is 'top', 'low' or 'bot' and 1, 2, 4, 8, 16 or 32, "
             f"such as 'top16', but got {method!r}"
         )
     return [(int(pair[0]), int(pair[1])) for pair in _FREQUENCIES[order].split()[: int(number)]]
 
 
-class FcaLayer(AttentionLayer):
+@register_attention(
+    "FcaLayer",
+    paper="FcaNet: Frequency Channel Attention Networks",
+    arxiv="2012.11879",
+    year=2020,
+    domain="channel",
+    computed_by="cosine transform + FC",
+    applied_by="scale",
+)
+class FcaLayer(GateLayer):
     r"""Squeeze-and-excitation whose squeeze is a cosine transform, of another frequency per group.
 
     .. math::
@@ -73,14 +79,14 @@ class FcaLayer(AttentionLayer):
         self, channels, dct_h=7, dct_w=7, reduction=16, freq_sel_method="top16", identity_init=False
     ):
         super().__init__()
-        hidden = hidden_width("FcaLayer", channels, reduction)
-        check_positive_int("FcaLayer", dct_h=dct_h, dct_w=dct_w)
+        hidden = hidden_width(channels, reduction)
+        check_positive_int(dct_h=dct_h, dct_w=dct_w)
         if min(dct_h, dct_w) < 7:
-            raise ValueError(f"FcaLayer: dct_h and dct_w must be at least 7, but got {dct_h} and {dct_w}")
+            raise ValueError(f"dct_h and dct_w must be at least 7, but got {dct_h} and {dct_w}")
         chosen = frequencies(freq_sel_method)
         if channels % len(chosen):
             raise ValueError(
-                f"FcaLayer: channels={channels} is not divisible by the {len(chosen)} frequencies of "
+                f"channels={channels} is not divisible by the {len(chosen)} frequencies of "
                 f"{freq_sel_method!r}; choose fewer"
             )
         self.channels, self.size = channels, (dct_h, dct_w)
@@ -110,14 +116,3 @@ class FcaLayer(AttentionLayer):
             z = F.adaptive_avg_pool2d(product, 1) * float(self.size[0] * self.size[1])
         gate = F.sigmoid(self.fc2(F.relu(self.fc1(z.astype(x.dtype)))))
         return 2.0 * gate if self.identity_init else gate
-
-    def attention_maps(self, x):
-        """The channel weights, ``[N, channels, 1, 1]``."""
-        return self.gate(x)
-
-    def forward(self, x):
-        check_feature_map("FcaLayer", x, self.channels)
-        return x * self.gate(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, size={self.size}"

@@ -5,23 +5,20 @@ Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018; authors'
 code: hszhao/semseg.
 """
 
+import inspect
+
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._attend import average, skew
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    full_precision,
-    resize,
-    size_of,
-    unflatten_like,
-    widen,
-)
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_positive_int
+from ._chunked_attention import average
+from ._init import batch_norm, conv
+from ._ops import full_precision, resize, size_of, skew, unflatten_like, widen
+
+__all__ = ["PSA", "PSAModule", "psa_mask"]
 
 TYPES = {"collect": 0, "distribute": 1, "bi-direction": 2}
 
@@ -97,17 +94,17 @@ class PSA(AttentionLayer):
         psa_softmax=True,
     ):
         super().__init__()
-        check_positive_int("PSA", channels=channels)
+        check_positive_int(channels=channels)
         mid_channels = max(channels // 4, 1) if mid_channels is None else mid_channels
         check_positive_int(
-            "PSA", mid_channels=mid_channels, shrink_factor=shrink_factor, mask_h=mask_h, mask_w=mask_w
+            mid_channels=mid_channels, shrink_factor=shrink_factor, mask_h=mask_h, mask_w=mask_w
         )
         psa_type = TYPES.get(psa_type, psa_type)
         if isinstance(psa_type, bool) or psa_type not in (0, 1, 2):
-            raise ValueError(f"PSA: psa_type must be one of {TYPES}, but got {psa_type!r}")
+            raise ValueError(f"psa_type must be one of {TYPES}, but got {psa_type!r}")
         if normalization_factor is not None and not normalization_factor > 0:
             raise ValueError(
-                f"PSA: normalization_factor must be positive or None, but got {normalization_factor!r}"
+                f"normalization_factor must be positive or None, but got {normalization_factor!r}"
             )
         self.channels, self.psa_type, self.compact = channels, psa_type, compact
         self.shrink_factor, self.mask_h, self.mask_w = shrink_factor, mask_h, mask_w
@@ -139,8 +136,8 @@ class PSA(AttentionLayer):
             if self.compact:
                 known = isinstance(height, int) and isinstance(width, int)
                 if known and (height, width) != (self.mask_h, self.mask_w):
-                    raise ValueError(
-                        f"PSA: compact weights need a shrunk map of mask_h x mask_w = {self.mask_h} x "
+                    raise self.error(
+                        f"compact weights need a shrunk map of mask_h x mask_w = {self.mask_h} x "
                         f"{self.mask_w}, but it is {height} x {width}; set mask_h={height}, mask_w={width}"
                     )
                 weights = mask.flatten(2)
@@ -176,13 +173,19 @@ class PSA(AttentionLayer):
         return y
 
     def forward(self, x):
-        check_feature_map("PSA", x, self.channels)
+        self.check_input(x)
         return paddle.concat([x, self.attend(x)], axis=1)
 
-    def extra_repr(self):
-        return f"channels={self.channels}, psa_type={self.psa_type}, compact={self.compact}"
 
-
+@register_attention(
+    "PSAModule",
+    paper="PSANet: Point-wise Spatial Attention Network for Scene Parsing",
+    arxiv=None,
+    year=2018,
+    domain="spatial",
+    computed_by="conv",
+    applied_by="matmul, concat",
+)
 class PSAModule(AttentionLayer):
     """:class:`PSA` and a 1x1 convolution, normalisation and ReLU back to ``channels``.
 
@@ -195,36 +198,18 @@ class PSAModule(AttentionLayer):
         ValueError: as :class:`PSA`.
     """
 
-    def __init__(
-        self,
-        channels,
-        mid_channels=None,
-        psa_type=2,
-        compact=False,
-        shrink_factor=2,
-        mask_h=59,
-        mask_w=59,
-        normalization_factor=1.0,
-        psa_softmax=True,
-    ):
+    def __init__(self, channels, *args, **options):
         super().__init__()
-        self.psa = PSA(
-            channels,
-            mid_channels,
-            psa_type,
-            compact,
-            shrink_factor,
-            mask_h,
-            mask_w,
-            normalization_factor,
-            psa_softmax,
-        )
+        self.channels = channels
+        self.psa = PSA(channels, *args, **options)
         self.project = PSA._unit(2 * channels, channels)
+
+    __init__.__signature__ = inspect.signature(PSA.__init__)
 
     def attention_maps(self, x):
         """Those of :class:`PSA`."""
         return self.psa.attention_maps(x)
 
     def forward(self, x):
-        check_feature_map("PSAModule", x, self.psa.channels)
+        self.check_input(x)
         return self.project(self.psa(x))

@@ -7,15 +7,13 @@ authors' code: implus/PytorchInsight.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    split_channels,
-    weighted_sum,
-)
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_positive_int
+from ._init import batch_norm, conv
+from ._ops import split_channels, weighted_sum
+
+__all__ = ["SKBottleneck", "SKConv"]
 
 
 def _branch_keys():
@@ -35,6 +33,16 @@ class _Branch(nn.Sequential):
         self.add_sublayer("relu", nn.ReLU())
 
 
+@register_attention(
+    "SKConv",
+    paper="Selective Kernel Networks",
+    arxiv="1903.06586",
+    year=2019,
+    domain="branch",
+    computed_by="avg pool + FC",
+    applied_by="weighted sum",
+    replaces_conv=True,
+)
 class SKConv(AttentionLayer):
     r"""Convolve with several kernels and let each channel choose among the results.
 
@@ -99,10 +107,9 @@ class SKConv(AttentionLayer):
         split_input=False,
     ):
         super().__init__()
-        check_positive_int("SKConv", channels=channels)
+        check_positive_int(channels=channels)
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(
-            "SKConv",
             out_channels=out_channels,
             stride=stride,
             M=M,
@@ -110,18 +117,16 @@ class SKConv(AttentionLayer):
             min_hidden=min_hidden,
         )
         if M < 2:
-            raise ValueError(f"SKConv: M must be at least 2 branches to select among, but got {M}")
+            raise ValueError(f"M must be at least 2 branches to select among, but got {M}")
         dilations = self._each("dilations", dilations, [1] * M)
         groups = self._each("groups", groups, [1] + [32] * (M - 1))
         if split_input and channels % M:
-            raise ValueError(
-                f"SKConv: split_input divides channels={channels} among M={M}, which leaves a rest"
-            )
+            raise ValueError(f"split_input divides channels={channels} among M={M}, which leaves a rest")
         width = channels // M if split_input else channels
         for g in groups:
             if width % g or out_channels % g:
                 raise ValueError(
-                    f"SKConv: groups={groups} must divide channels={width} and "
+                    f"groups={groups} must divide channels={width} and "
                     f"out_channels={out_channels}, but {g} does not; give groups, such as {[1] * M}"
                 )
         hidden = max(out_channels // reduction, min_hidden)
@@ -142,9 +147,9 @@ class SKConv(AttentionLayer):
             return default
         values = [values] * len(default) if isinstance(values, int) else list(values)
         if len(values) != len(default):
-            raise ValueError(f"SKConv: {name}={values} must have one value for each of M={len(default)}")
+            raise ValueError(f"{name}={values} must have one value for each of M={len(default)}")
         for value in values:
-            check_positive_int("SKConv", **{name: value})
+            check_positive_int(**{name: value})
         return values
 
     def _maps(self, x):
@@ -164,12 +169,9 @@ class SKConv(AttentionLayer):
         return self._select(self._maps(x))
 
     def forward(self, x):
-        check_feature_map("SKConv", x, self.channels)
+        self.check_input(x)
         maps = self._maps(x)
         return weighted_sum(maps, self._select(maps))
-
-    def extra_repr(self):
-        return f"channels={self.channels}, out_channels={self.out_channels}, M={self.M}"
 
 
 class SKBottleneck(AttentionLayer):
@@ -197,7 +199,7 @@ class SKBottleneck(AttentionLayer):
 
     def __init__(self, channels, planes, stride=1, downsample=None, **sk):
         super().__init__()
-        check_positive_int("SKBottleneck", channels=channels, planes=planes, stride=stride)
+        check_positive_int(channels=channels, planes=planes, stride=stride)
         out_channels = planes * self.expansion
         self.channels = channels
         self.conv1 = conv(channels, planes, bias=False)
@@ -217,7 +219,7 @@ class SKBottleneck(AttentionLayer):
         return self.sk.attention_maps(self.relu(self.bn1(self.conv1(x))))
 
     def forward(self, x):
-        check_feature_map("SKBottleneck", x, self.channels)
+        self.check_input(x)
         y = self.sk(self.relu(self.bn1(self.conv1(x))))
         y = self.bn3(self.conv3(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))

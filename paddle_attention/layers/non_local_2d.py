@@ -7,7 +7,10 @@ X. Wang, R. Girshick, A. Gupta, K. He, "Non-local Neural Networks", arXiv
 import paddle
 from paddle import nn
 
-from ._attend import (
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_choice, check_positive_int
+from ._chunked_attention import (
     concatenation_attention,
     concatenation_attention_naive,
     dot_product_attention,
@@ -16,17 +19,10 @@ from ._attend import (
     softmax_attention_naive,
     softmax_weights,
 )
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    full_precision,
-    unflatten_like,
-    widen,
-)
+from ._init import batch_norm, conv
+from ._ops import full_precision, unflatten_like, widen
+
+__all__ = ["NonLocal1D", "NonLocal2D", "NonLocal3D"]
 
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
@@ -34,11 +30,10 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 class _NonLocal(AttentionLayer):
     def __init__(self, channels, inter_channels=None, mode=MODES[0], sub_sample=True, bn=True, naive=False):
         super().__init__()
-        name = type(self).__name__
-        check_positive_int(name, channels=channels)
+        check_positive_int(channels=channels)
         inter_channels = max(channels // 2, 1) if inter_channels is None else inter_channels
-        check_positive_int(name, inter_channels=inter_channels)
-        check_choice(name, "mode", mode, MODES)
+        check_positive_int(inter_channels=inter_channels)
+        check_choice("mode", mode, MODES)
         self.channels, self.inter_channels, self.mode = channels, inter_channels, mode
         self.naive = naive
         self.g = conv(channels, inter_channels, cls=self._conv)
@@ -92,7 +87,7 @@ class _NonLocal(AttentionLayer):
             return softmax_weights(query, key)
 
     def forward(self, x):
-        check_feature_map(type(self).__name__, x, self.channels, self._rank)
+        self.check_input(x, self._rank)
         query, key, value = self._embed(x)
         if self.mode == "concatenation":
             attend = concatenation_attention_naive if self.naive else concatenation_attention
@@ -103,9 +98,6 @@ class _NonLocal(AttentionLayer):
             y = (softmax_attention_naive if self.naive else softmax_attention)(query, key, value)
         y = self.W(unflatten_like(y, x))
         return x + (y if self.W_bn is None else self.W_bn(y))
-
-    def extra_repr(self):
-        return f"channels={self.channels}, mode={self.mode}"
 
 
 _DOC = r"""Add to every position a weighted mean of all positions, {of}.
@@ -153,6 +145,15 @@ class NonLocal1D(_NonLocal):
         return nn.MaxPool1D(2)
 
 
+@register_attention(
+    "NonLocal2D",
+    paper="Non-local Neural Networks",
+    arxiv="1711.07971",
+    year=2017,
+    domain="spatial",
+    computed_by="matmul",
+    applied_by="matmul, add",
+)
 class NonLocal2D(_NonLocal):
     __doc__ = _DOC.format(of="in an image", pool="2x2 max pooling", shape="[N, channels, H, W]")
     _conv, _bn, _rank = nn.Conv2D, nn.BatchNorm2D, 4

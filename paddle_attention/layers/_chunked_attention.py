@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle.autograd import PyLayer
 
-from ._common import full_precision, size_of, widen
+from ._ops import full_precision, widen
 
 # With more energies than this (4 MB) the queries are taken in turns of so many.
 _ENERGIES, _QUERIES = 2**20, 256
@@ -187,23 +187,3 @@ def _pick(value, index):
     """Positions ``index`` ``[N, L]`` of ``value`` ``[N, E, M]``: ``[N, E, L]``."""
     index = index.unsqueeze(1).expand([-1, value.shape[1], -1])
     return paddle.take_along_axis(value, index, axis=2, broadcast=False)
-
-
-def skew(mask, size):
-    """``[..., size, M] -> [..., size, size]``: entry (i, j) is ``mask[i, j - i + (M - 1) // 2]``, or 0.
-
-    That is, maps relative to each position become maps of absolute positions.
-
-    Rows are padded to 2 * size and read again as rows of 2 * size - 1, which
-    moves every row one step against the one before: no index of every entry is needed.
-    """
-    known, width = list(mask.shape[:-2]), mask.shape[-1]
-    lead = size_of(mask, range(len(known)))
-    offset = paddle.arange(0, 2 * size - 1) + ((width - 1) // 2 + 1 - size)
-    covered = (offset >= 0) & (offset < width)
-    mask = paddle.index_select(mask, paddle.clip(offset, 0, width - 1), axis=-1)
-    mask = mask * covered.astype(mask.dtype)
-    zeros = paddle.zeros_like(mask[..., :1])
-    flat = paddle.concat([mask, zeros], axis=-1).flatten(-2)
-    flat = paddle.slice(flat, [len(known)], [size - 1], [2 * size * size - 1])
-    return flat.reshape([*lead, size, 2 * size - 1])[..., :size]

@@ -11,19 +11,32 @@ import math
 import paddle
 import paddle.nn.functional as F
 
-from ._common import (
-    AttentionLayer,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import (
     check_choice,
-    check_feature_map,
     check_positive_int,
-    conv,
+)
+from ._init import conv
+from ._ops import (
     full_precision,
     size_of,
     unflatten_like,
     widen,
 )
 
+__all__ = ["HardAttention"]
 
+
+@register_attention(
+    "HardAttention",
+    paper="Recurrent Models of Visual Attention",
+    arxiv="1406.6247",
+    year=2014,
+    domain="mixed",
+    computed_by="conv or FC, top-k",
+    applied_by="selection",
+)
 class HardAttention(AttentionLayer):
     r"""Keep the k positions (or channels) with the largest scores and zero the others.
 
@@ -58,16 +71,16 @@ class HardAttention(AttentionLayer):
 
     def __init__(self, channels, k=0.5, domain="spatial", estimator="straight_through"):
         super().__init__()
-        check_positive_int("HardAttention", channels=channels)
-        check_choice("HardAttention", "domain", domain, ("channel", "spatial"))
-        check_choice("HardAttention", "estimator", estimator, ("score_function", "straight_through"))
+        check_positive_int(channels=channels)
+        check_choice("domain", domain, ("channel", "spatial"))
+        check_choice("estimator", estimator, ("score_function", "straight_through"))
         if isinstance(k, float):
             if not 0.0 < k <= 1.0:
-                raise ValueError(f"HardAttention: a float k must be within (0, 1], but got {k!r}")
+                raise ValueError(f"a float k must be within (0, 1], but got {k!r}")
         else:
-            check_positive_int("HardAttention", k=k)
+            check_positive_int(k=k)
             if domain == "channel" and k > channels:
-                raise ValueError(f"HardAttention: k={k} is more than channels={channels}")
+                raise ValueError(f"k={k} is more than channels={channels}")
         self.channels, self.k, self.domain, self.estimator = channels, k, domain, estimator
         self.score = conv(channels, 1 if domain == "spatial" else channels)
         self.log_prob = None
@@ -142,8 +155,8 @@ class HardAttention(AttentionLayer):
                 f"estimator={self.estimator!r}"
             )
         if list(reward.shape) != list(self.log_prob.shape):
-            raise ValueError(
-                f"HardAttention: the reward must be [N] = {list(self.log_prob.shape)}, one for each image of the "
+            raise self.error(
+                f"the reward must be [N] = {list(self.log_prob.shape)}, one for each image of the "
                 f"last forward pass, but got shape {list(reward.shape)}"
             )
         return -((reward - baseline).detach() * self.log_prob).mean()
@@ -155,8 +168,5 @@ class HardAttention(AttentionLayer):
         return self._on_the_map(mask, x)
 
     def forward(self, x):
-        check_feature_map("HardAttention", x, self.channels)
+        self.check_input(x)
         return x * self.mask(x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, k={self.k}, domain={self.domain}, estimator={self.estimator}"

@@ -8,18 +8,13 @@ LandskapeAI/triplet-attention.
 import paddle
 import paddle.nn.functional as F
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
-    check_odd,
-    check_positive_int,
-    conv,
-    is_deployed,
-    max_over,
-    reduce_deployed,
-    spread,
-)
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_odd, check_positive_int
+from ._init import batch_norm, conv
+from ._ops import is_deployed, max_over, reduce_deployed, spread
+
+__all__ = ["TripletAttention"]
 
 
 class _Gate(AttentionLayer):
@@ -44,6 +39,15 @@ class _Gate(AttentionLayer):
         return 2.0 * gate if self.identity_init else gate
 
 
+@register_attention(
+    "TripletAttention",
+    paper="Rotate to Attend: Convolutional Triplet Attention Module",
+    arxiv="2010.03045",
+    year=2020,
+    domain="mixed",
+    computed_by="max and mean of each axis + conv",
+    applied_by="scale",
+)
 class TripletAttention(AttentionLayer):
     r"""The mean of three rescalings, each by a spatial gate over two of the axes C, H, W.
 
@@ -71,8 +75,8 @@ class TripletAttention(AttentionLayer):
 
     def __init__(self, channels, no_spatial=False, kernel_size=7, identity_init=False):
         super().__init__()
-        check_positive_int("TripletAttention", channels=channels)
-        check_odd("TripletAttention", "kernel_size", kernel_size)
+        check_positive_int(channels=channels)
+        check_odd("kernel_size", kernel_size)
         self.channels = channels
         self.cw = _Gate(kernel_size, identity_init)
         self.hc = _Gate(kernel_size, identity_init)
@@ -89,7 +93,7 @@ class TripletAttention(AttentionLayer):
         return maps
 
     def forward(self, x):
-        check_feature_map("TripletAttention", x, self.channels)
+        self.check_input(x)
         maps = list(self._gates(x).values())
         if is_deployed(self):
             maps = [spread(gate, x) for gate in maps]
@@ -97,6 +101,3 @@ class TripletAttention(AttentionLayer):
         for gate in maps[1:]:
             total = total + gate
         return x * (total * (1.0 / len(maps)))
-
-    def extra_repr(self):
-        return f"channels={self.channels}"

@@ -11,18 +11,31 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import (
     check_positive_int,
-    fan_in_uniform,
+)
+from ._init import batch_norm, fan_in_uniform
+from ._ops import (
     full_precision,
     unflatten_like,
     widen,
 )
 
+__all__ = ["ExternalAttention"]
 
+
+@register_attention(
+    "ExternalAttention",
+    paper="Beyond Self-attention: External Attention using Two Linear Layers for Visual Tasks",
+    arxiv="2105.02358",
+    year=2021,
+    domain="spatial",
+    computed_by="matmul with a memory",
+    applied_by="matmul, add",
+    takes_tokens=True,
+)
 class ExternalAttention(AttentionLayer):
     r"""Attend to ``k`` learned memory units, the same for all images.
 
@@ -56,7 +69,7 @@ class ExternalAttention(AttentionLayer):
 
     def __init__(self, channels, k=64, bn_momentum=3e-4):
         super().__init__()
-        check_positive_int("ExternalAttention", channels=channels, k=k)
+        check_positive_int(channels=channels, k=k)
         self.channels, self.k = channels, k
 
         def start(fan_out):
@@ -83,11 +96,8 @@ class ExternalAttention(AttentionLayer):
         return unflatten_like(self._weights(x), x)
 
     def forward(self, x):
-        check_feature_map("ExternalAttention", x, self.channels)
+        self.check_input(x)
         weights = self._weights(x)
         with full_precision():
             y = paddle.matmul(widen(self.linear_1), weights).astype(x.dtype)
         return F.relu(self.conv2(unflatten_like(y, x)) + x)
-
-    def extra_repr(self):
-        return f"channels={self.channels}, k={self.k}"

@@ -8,31 +8,27 @@ xvjiarui/GCNet.
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import (
-    AttentionLayer,
-    check_choice,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    count_positions,
-    full_precision,
-    unflatten_like,
-    widen,
-)
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_choice, check_positive_int
+from ._init import conv
+from ._ops import count_positions, full_precision, unflatten_like, widen
+
+__all__ = ["GCBlock"]
 
 FUSIONS = ("channel_add", "channel_mul")
 
 
-def _position_weights(mask):
+def position_weights(mask):
     """Softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
     return unflatten_like(F.softmax(mask.flatten(2), axis=-1), mask)
 
 
-def _attention_pool(x, mask):
+def attention_pool(x, mask):
     """``[N, C, 1, 1]`` mean of ``x`` with the softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
     with full_precision():
         # A pooling keeps the deployed network's layout, where a matrix product does not.
-        weighted = widen(x) * _position_weights(widen(mask))
+        weighted = widen(x) * position_weights(widen(mask))
         return (F.adaptive_avg_pool2d(weighted, 1) * count_positions(weighted)).astype(x.dtype)
 
 
@@ -62,6 +58,16 @@ class _Transform(AttentionLayer):
         return self.conv2(F.relu(hidden).reshape([0, self.planes, 1, 1]))
 
 
+@register_attention(
+    "GCBlock",
+    paper="GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
+    arxiv="1904.11492",
+    year=2019,
+    domain="mixed",
+    computed_by="attention pool + FC",
+    applied_by="add or scale",
+    takes_tokens=True,
+)
 class GCBlock(AttentionLayer):
     r"""Pool one context vector by attention over positions and merge it into every position.
 
@@ -107,19 +113,19 @@ class GCBlock(AttentionLayer):
         epsilon=1e-5,
     ):
         super().__init__()
-        check_positive_int("GCBlock", channels=channels)
+        check_positive_int(channels=channels)
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio <= 0:
-            raise ValueError(f"GCBlock: ratio must be a positive number, but got {ratio!r}")
+            raise ValueError(f"ratio must be a positive number, but got {ratio!r}")
         planes = int(channels * ratio)
         if planes < 1:
             raise ValueError(
-                f"GCBlock: int(channels={channels} * ratio={ratio}) leaves no hidden channel; "
+                f"int(channels={channels} * ratio={ratio}) leaves no hidden channel; "
                 f"choose ratio >= {1 / channels:.4g}"
             )
-        check_choice("GCBlock", "pooling_type", pooling_type, ("att", "avg"))
+        check_choice("pooling_type", pooling_type, ("att", "avg"))
         fusion_types = (fusion_types,) if isinstance(fusion_types, str) else tuple(fusion_types)
         if not fusion_types or set(fusion_types) - set(FUSIONS):
-            raise ValueError(f"GCBlock: fusion_types takes {FUSIONS} or one of them, but got {fusion_types}")
+            raise ValueError(f"fusion_types takes {FUSIONS} or one of them, but got {fusion_types}")
         self.channels = channels
         self.conv_mask = conv(channels, 1) if pooling_type == "att" else None
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
@@ -134,12 +140,12 @@ class GCBlock(AttentionLayer):
     def attention_maps(self, x):
         """Weights of the positions in the context, ``[N, 1, H, W]``; they sum to 1."""
         if self.conv_mask is None:
-            raise ValueError("GCBlock: pooling_type='avg' weighs all positions alike; there is no map")
-        return _position_weights(self.conv_mask(x))
+            raise self.error("pooling_type='avg' weighs all positions alike; there is no map")
+        return position_weights(self.conv_mask(x))
 
     def forward(self, x):
-        check_feature_map("GCBlock", x, self.channels)
-        context = self.avg_pool(x) if self.conv_mask is None else _attention_pool(x, self.conv_mask(x))
+        self.check_input(x)
+        context = self.avg_pool(x) if self.conv_mask is None else attention_pool(x, self.conv_mask(x))
         y = x
         if self.channel_mul_conv is not None:
             gate = F.sigmoid(self.channel_mul_conv(context))
@@ -147,43 +153,3 @@ class GCBlock(AttentionLayer):
         if self.channel_add_conv is not None:
             y = y + self.channel_add_conv(context)
         return y
-
-    def extra_repr(self):
-        return f"channels={self.channels}"
-
-
-class SimplifiedNonLocal(AttentionLayer):
-    r"""The non-local block with one attention map for all queries.
-
-    .. math::
-        y_i = x_i + W_v \sum_j \mathrm{softmax}_j(W_k x_j)\, x_j
-
-    (arXiv 1904.11492, equation 3, with W_v outside the sum as in equation 4.)
-    It starts as the identity: ``W_v`` is zero.
-
-    Args:
-        channels (int): channels of the input.
-
-    Shape:
-        ``[N, channels, H, W]`` in, the same out.
-
-    Raises:
-        ValueError: for an argument out of range or an input that is not
-            ``[N, channels, H, W]``.
-    """
-
-    def __init__(self, channels):
-        super().__init__()
-        check_positive_int("SimplifiedNonLocal", channels=channels)
-        self.channels = channels
-        self.conv_mask = conv(channels, 1)
-        self.conv_value = conv(channels, channels, bias=False, zero=True)
-
-    attention_maps = GCBlock.attention_maps
-
-    def forward(self, x):
-        check_feature_map("SimplifiedNonLocal", x, self.channels)
-        return x + self.conv_value(_attention_pool(x, self.conv_mask(x)))
-
-    def extra_repr(self):
-        return f"channels={self.channels}"

@@ -8,9 +8,25 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ._common import AttentionLayer, check_divides, check_feature_map, constant, size_of
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_divides
+from ._init import constant
+from ._ops import size_of
+
+__all__ = ["ShuffleAttention"]
 
 
+@register_attention(
+    "ShuffleAttention",
+    paper="SA-Net: Shuffle Attention for Deep Convolutional Neural Networks",
+    arxiv="2102.00240",
+    year=2021,
+    domain="mixed",
+    computed_by="avg pool, and group norm",
+    applied_by="scale",
+    takes_tokens=True,
+)
 class ShuffleAttention(AttentionLayer):
     r"""In every group, a channel gate on one half and a spatial gate on the other; then shuffle.
 
@@ -38,10 +54,10 @@ class ShuffleAttention(AttentionLayer):
 
     def __init__(self, channels, groups=64, identity_init=False):
         super().__init__()
-        check_divides("ShuffleAttention", channels, groups=groups)
+        check_divides(channels, groups=groups)
         if channels % (2 * groups):
             raise ValueError(
-                f"ShuffleAttention: each of groups={groups} groups of channels={channels} is split in two, "
+                f"each of groups={groups} groups of channels={channels} is split in two, "
                 f"but it has {channels // groups} channels; choose groups that divide {channels} / 2"
             )
         self.channels, self.groups = channels, groups
@@ -76,7 +92,7 @@ class ShuffleAttention(AttentionLayer):
         }
 
     def forward(self, x):
-        check_feature_map("ShuffleAttention", x, self.channels)
+        self.check_input(x)
         height, width = size_of(x, (2, 3))
         y = paddle.concat([part * gate for part, gate in self._gates(x)], axis=1)
         if self.identity_init:
@@ -85,6 +101,3 @@ class ShuffleAttention(AttentionLayer):
         y = y.reshape([-1, self.channels, height, width])
         y = y.reshape([-1, 2, self.channels // 2, height, width]).transpose([0, 2, 1, 3, 4])
         return y.reshape([-1, self.channels, height, width])
-
-    def extra_repr(self):
-        return f"channels={self.channels}, groups={self.groups}"

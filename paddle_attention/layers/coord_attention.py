@@ -7,21 +7,24 @@ Design", arXiv 2103.02907; authors' code: houqb/CoordAttention.
 import paddle
 import paddle.nn.functional as F
 
-from ._common import (
-    AttentionLayer,
-    batch_norm,
-    check_feature_map,
-    check_positive_int,
-    conv,
-    is_deployed,
-    reduce_deployed,
-    size_of,
-    spread,
-    start_from_zero,
+from ..registry import register_attention
+from ._base import AttentionLayer
+from ._checks import check_positive_int
+from ._init import batch_norm, conv, start_from_zero
+from ._ops import hard_sigmoid, is_deployed, reduce_deployed, size_of, spread
+
+__all__ = ["CoordAttention"]
+
+
+@register_attention(
+    "CoordAttention",
+    paper="Coordinate Attention for Efficient Mobile Network Design",
+    arxiv="2103.02907",
+    year=2021,
+    domain="mixed",
+    computed_by="row and column avg pool + conv",
+    applied_by="scale",
 )
-from .se import hard_sigmoid
-
-
 class CoordAttention(AttentionLayer):
     r"""Rescale every element by a gate of its row and a gate of its column.
 
@@ -47,7 +50,7 @@ class CoordAttention(AttentionLayer):
 
     def __init__(self, channels, reduction=32, identity_init=False):
         super().__init__()
-        check_positive_int("CoordAttention", channels=channels, reduction=reduction)
+        check_positive_int(channels=channels, reduction=reduction)
         hidden = max(8, channels // reduction)
         self.channels = channels
         self.conv1 = conv(channels, hidden)
@@ -78,11 +81,8 @@ class CoordAttention(AttentionLayer):
         return dict(zip(("row", "column"), self.gates(x)))
 
     def forward(self, x):
-        check_feature_map("CoordAttention", x, self.channels)
+        self.check_input(x)
         rows, columns = self.gates(x)
         if is_deployed(self):
             rows, columns = spread(rows, x), spread(columns, x)
         return x * columns * rows
-
-    def extra_repr(self):
-        return f"channels={self.channels}"

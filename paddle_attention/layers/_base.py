@@ -1,0 +1,105 @@
+"""The base classes of the layers: what every mechanism shares, and what every gate does."""
+
+import contextlib
+import functools
+import inspect
+
+import paddle
+from paddle import nn
+
+from ._checks import check_feature_map
+
+
+@contextlib.contextmanager
+def _naming(layer):
+    """A ValueError begins with the name of the innermost class that was being built."""
+    try:
+        yield
+    except ValueError as error:
+        if not hasattr(error, "layer"):
+            error.layer = type(layer).__name__
+            error.args = (f"{error.layer}: {error}",)
+        raise
+
+
+def errors_name_the_class(method):
+    """``method``, such as ``__init__``, whose ValueErrors begin with the name of the class."""
+
+    @functools.wraps(method)
+    def named(self, *args, **kwargs):
+        with _naming(self):
+            return method(self, *args, **kwargs)
+
+    return named
+
+
+def _keeps_statistics(method):
+    """``method`` that leaves the running statistics as they are, also in train mode."""
+
+    @functools.wraps(method)
+    def look(self, *args, **kwargs):
+        statistics = [
+            t
+            for layer in self.sublayers()
+            for t in (getattr(layer, "_mean", None), getattr(layer, "_variance", None))
+            if self.training and isinstance(t, paddle.Tensor)
+        ]
+        before = [t.clone() for t in statistics]
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            for t, value in zip(statistics, before):
+                t.set_value(value)
+
+    return look
+
+
+class AttentionLayer(nn.Layer):
+    """Base of the layers here: no control flow of theirs depends on values.
+
+    So ``paddle.jit.to_static`` need not rewrite their code, only run it; in it a size
+    that is not known is -1. Errors of a constructor begin with the name of the class.
+    """
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        own = vars(cls)
+        if "__init__" in own:
+            cls.__init__ = errors_name_the_class(cls.__init__)
+        if "forward" in own:
+            paddle.jit.not_to_static(cls.forward)
+        if "attention_maps" in own:
+            cls.attention_maps = _keeps_statistics(cls.attention_maps)
+
+    def check_input(self, x, rank=4):
+        """Raise ValueError unless ``x`` is ``[N, self.channels, ...]`` with ``rank`` axes."""
+        with _naming(self):
+            check_feature_map(x, self.channels, rank)
+
+    def error(self, message):
+        """A ValueError that begins with the name of the class, to be raised outside of constructors."""
+        return ValueError(f"{type(self).__name__}: {message}")
+
+    def extra_repr(self):
+        """The arguments of the constructor that are kept as attributes."""
+        kept = vars(self)
+        return ", ".join(f"{n}={kept[n]}" for n in inspect.signature(type(self)).parameters if n in kept)
+
+
+class GateLayer(AttentionLayer):
+    """Base of the gates, which multiply every element of their input by a weight: ``y = x * gate(x)``.
+
+    A subclass sets ``channels`` and has ``gate(x)``, whose result broadcasts to ``x``.
+    """
+
+    def gate(self, x):
+        """The weights, in a shape that broadcasts to ``x``."""
+        raise NotImplementedError(f"{type(self).__name__} lacks gate(x)")
+
+    def attention_maps(self, x):
+        """The weights, as :meth:`gate` returns them."""
+        return self.gate(x)
+
+    def forward(self, x):
+        self.check_input(x)
+        return x * self.gate(x)

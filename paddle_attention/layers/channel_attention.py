@@ -1,0 +1,112 @@
+"""Convolutional Block Attention Module.
+
+S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention
+Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.
+
+The maxima are written twice. In training (and in dygraph in general) their
+backward matters: on CPU that of ``paddle.max`` costs O(numel x reduced length),
+about 100 times a whole training step, while gathering at the argmax and max
+pooling have cheap ones. (``F.maxout`` is as cheap, but ``paddle.jit.to_static``
+cannot trace it where it takes C for an unknown.) In the exported network only the forward matters, and there a plain
+``max`` is the faster kernel. Both give the same numbers.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import hidden_width
+from ._init import pointwise, start_from_zero
+from ._ops import is_deployed
+
+__all__ = ["ChannelAttention"]
+
+POOL_TYPES = ("avg", "max")
+
+
+def max_over_pixels(x):
+    """``[N, C, H, W] -> [N, C, 1, 1]`` maximum, with a backward of O(numel)."""
+    return F.adaptive_max_pool2d(x, 1)
+
+
+def max_over_pixels_deployed(x):
+    """The same forward as :func:`max_over_pixels`, for graphs without a backward."""
+    return paddle.max(x.flatten(2), axis=-1, keepdim=True).unsqueeze(-1)
+
+
+@register_attention(
+    "ChannelAttention",
+    paper="CBAM: Convolutional Block Attention Module",
+    arxiv="1807.06521",
+    year=2018,
+    domain="channel",
+    computed_by="avg and max pool + FC",
+    applied_by="scale",
+    takes_tokens=True,
+)
+class ChannelAttention(GateLayer):
+    r"""CBAM's channel gate: one shared MLP on the average- and the max-pooled map.
+
+    .. math::
+        M_c(x) = \sigma(\mathrm{MLP}(\mathrm{AvgPool}(x)) + \mathrm{MLP}(\mathrm{MaxPool}(x))),
+        \qquad y = M_c(x)\, x
+
+    (arXiv 1807.06521, equation 2; ``ChannelGate`` of the authors' code).
+
+    Args:
+        channels (int): channels of the input.
+        reduction (int): the MLP's hidden width is ``channels // reduction``.
+        pool_types (sequence of str): ``('avg', 'max')`` or one of the two.
+        bias (bool): biases in both layers of the MLP, as in the authors' code.
+        hidden_channels (int, optional): the hidden width itself.
+        identity_init (bool): start as the identity: every gate is doubled and its
+            last layer starts from 0, so all weights start at 1.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range, a ``reduction`` that leaves no
+            hidden channel, or an input that is not ``[N, channels, H, W]``.
+    """
+
+    TORCH_KEYS = {"authors": {"fc1": "mlp.1", "fc2": "mlp.3"}, "timm": {}}
+
+    def __init__(
+        self,
+        channels,
+        reduction=16,
+        pool_types=POOL_TYPES,
+        bias=True,
+        hidden_channels=None,
+        identity_init=False,
+    ):
+        super().__init__()
+        hidden = hidden_width(channels, reduction, hidden_channels)
+        pool_types = (pool_types,) if isinstance(pool_types, str) else tuple(pool_types)
+        if not pool_types or set(pool_types) - set(POOL_TYPES) or len(set(pool_types)) != len(pool_types):
+            raise ValueError(f"pool_types takes 'avg', 'max' or both, but got {list(pool_types)}")
+        self.channels = channels
+        self.pool_types = pool_types
+        self.avg_pool = nn.AdaptiveAvgPool2D(1)
+        self.fc1 = pointwise(channels, hidden, bias)
+        self.relu = nn.ReLU()
+        self.fc2 = pointwise(hidden, channels, bias)
+        self.identity_init = identity_init
+        if identity_init:
+            start_from_zero(self.fc2.weight, self.fc2.bias)
+
+    def _pool(self, x, pool_type):
+        if pool_type == "avg":
+            return self.avg_pool(x)
+        return max_over_pixels_deployed(x) if is_deployed(self) else max_over_pixels(x)
+
+    def gate(self, x):
+        """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
+        logits = None
+        for pool_type in self.pool_types:
+            branch = self.fc2(self.relu(self.fc1(self._pool(x, pool_type))))
+            logits = branch if logits is None else logits + branch
+        return 2.0 * F.sigmoid(logits) if self.identity_init else F.sigmoid(logits)

@@ -1,0 +1,184 @@
+"""Transformer attention: on sequences, over Paddle's own layers, and on feature maps.
+
+A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, L. Kaiser,
+I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762. Relative positions:
+P. Shaw, J. Uszkoreit, A. Vaswani, arXiv 1803.02155, in two dimensions as in I. Bello,
+B. Zoph, A. Vaswani, J. Shlens, Q. V. Le, arXiv 1904.09925.
+
+Masks are PyTorch's: ``True`` means **blocked**. (Paddle's own layers take the opposite
+boolean, or numbers to add.)
+"""
+
+import paddle
+from paddle import nn
+
+from ._base import errors_name_the_class
+from ._checks import (
+    check_divides,
+)
+from ._ops import (
+    HALF,
+    size_of,
+)
+
+__all__ = ["MultiHeadAttention"]
+
+
+def _thirds(part):
+    return lambda w: w.reshape(3, w.shape[0] // 3, *w.shape[1:])[part]
+
+
+def additive_mask(
+    attn_mask=None, key_padding_mask=None, is_causal=False, sizes=(None, 1, None, None), dtype="float32"
+):
+    """One mask to add to the energies, from PyTorch's masks.
+
+    Args:
+        attn_mask (Tensor, optional): ``[L, S]``, ``[N, L, S]``, ``[N * heads, L, S]`` or
+            ``[N, heads, L, S]``; boolean, ``True`` where a query may *not* see a key, or
+            floating-point numbers to add.
+        key_padding_mask (Tensor, optional): ``[N, S]`` boolean, ``True`` for keys that no query may see.
+        is_causal (bool): a query may not see later keys.
+        sizes (tuple): ``(N, heads, L, S)``, to check against and for ``is_causal``; unknown ones are
+            None or tensors.
+        dtype: type of the result.
+
+    Returns:
+        Tensor that broadcasts to ``[N, heads, L, S]``, or None if nothing is masked. Blocked
+        keys get -1e9 (-3e4 in half precision): a query all of whose keys are blocked sees all
+        alike (where PyTorch gives NaN).
+
+    Raises:
+        ValueError: for masks of another shape or type.
+    """
+    batch, heads, queries, keys = sizes
+    blocked, added = [], None
+    if attn_mask is not None:
+        mask = _four_axes(attn_mask, batch, heads)
+        _check_sizes("attn_mask", attn_mask, mask.shape, (batch, heads, queries, keys))
+        if mask.dtype == paddle.bool:
+            blocked.append(mask)
+        else:
+            added = mask.astype(dtype)
+    if key_padding_mask is not None:
+        if key_padding_mask.dtype != paddle.bool or len(key_padding_mask.shape) != 2:
+            raise ValueError(
+                "key_padding_mask must be boolean [N, S], True for keys to ignore, but got "
+                f"{key_padding_mask.dtype} of shape {list(key_padding_mask.shape)}"
+            )
+        _check_sizes("key_padding_mask", key_padding_mask, key_padding_mask.shape, (batch, keys))
+        blocked.append(key_padding_mask.unsqueeze([1, 2]))
+    if is_causal:
+        later = paddle.triu(paddle.ones([queries, keys], dtype="int32"), diagonal=1)
+        blocked.append(later.astype("bool").unsqueeze([0, 1]))
+    least = -3e4 if dtype in HALF or dtype in ("float16", "bfloat16") else -1e9
+    if added is not None:
+        added = paddle.clip(added, min=least)  # -inf in every place of a row would be NaN
+    if not blocked:
+        return added
+    together = blocked[0]
+    for mask in blocked[1:]:
+        together = paddle.logical_or(together, mask)
+    # Blocked twice is no more than once.
+    total = together.astype(dtype) * least
+    return total if added is None else paddle.clip(total + added, min=least)
+
+
+def _four_axes(mask, batch, heads):
+    """``mask`` so that it broadcasts to ``[N, heads, L, S]``."""
+    shape = list(mask.shape)
+    if mask.dtype != paddle.bool and not paddle.is_floating_point(mask):
+        raise ValueError(
+            f"attn_mask must be boolean (True = blocked) or floating-point numbers to add, but got {mask.dtype}"
+        )
+    if len(shape) == 2:
+        return mask.unsqueeze([0, 1])
+    if len(shape) == 4:
+        return mask
+    if len(shape) != 3:
+        raise ValueError(
+            f"attn_mask must be [L, S], [N, L, S], [N * heads, L, S] or [N, heads, L, S], but got shape {shape}"
+        )
+    if isinstance(batch, int) and batch > 0 and heads > 1 and shape[0] == batch * heads:
+        return mask.reshape([batch, heads, *shape[1:]])
+    return mask.unsqueeze(1)
+
+
+def _check_sizes(name, given, shape, wanted):
+    """Raise ValueError where a known size is neither 1 nor the wanted one."""
+    for got, size in zip(shape, wanted):
+        known = isinstance(got, int) and isinstance(size, int) and got > 0 and size > 0
+        if known and got not in (1, size):
+            raise ValueError(
+                f"{name} of shape {list(given.shape)} does not fit the attention of sizes "
+                f"{[s for s in wanted if isinstance(s, int)]}"
+            )
+
+
+class MultiHeadAttention(nn.MultiHeadAttention):
+    r"""``paddle.nn.MultiHeadAttention`` with PyTorch's masks and weights.
+
+    .. math::
+        \mathrm{head}_i = \mathrm{softmax}\Bigl(\frac{Q W^Q_i (K W^K_i)^T}{\sqrt{d}}\Bigr) V W^V_i, \qquad
+        y = [\mathrm{head}_1, \ldots] W^O
+
+    (arXiv 1706.03762, equation 1 and section 3.2.2.)
+
+    Args:
+        embed_dim (int): width of queries and of the output.
+        num_heads (int): must divide ``embed_dim``.
+        dropout (float): of the attention weights.
+        kdim, vdim (int, optional): width of keys and values. Default: ``embed_dim``.
+        bias (bool): biases in all four projections.
+
+    Shape:
+        ``query`` ``[N, L, embed_dim]``, ``key`` ``[N, S, kdim]``, ``value`` ``[N, S, vdim]``; out
+        ``[N, L, embed_dim]``. Masks: see :func:`additive_mask`.
+
+    Raises:
+        ValueError: if ``num_heads`` does not divide ``embed_dim``, or for a bad mask.
+    """
+
+    def torch_keys(self):
+        """PyTorch packs the three projections unless keys or values have their own width."""
+        if self.kdim == self.vdim == self.embed_dim:
+            packed = {
+                f"{name}_proj.{leaf}": (f"in_proj_{leaf}", _thirds(part))
+                for part, name in enumerate("qkv")
+                for leaf in ("weight", "bias")
+            }
+            return {"authors": packed}
+        weights = {f"{name}_proj.weight": f"{name}_proj_weight" for name in "qkv"}
+        biases = {f"{name}_proj.bias": ("in_proj_bias", _thirds(part)) for part, name in enumerate("qkv")}
+        return {"authors": {**weights, **biases}}
+
+    @errors_name_the_class
+    def __init__(self, embed_dim, num_heads, dropout=0.0, kdim=None, vdim=None, bias=True):
+        check_divides(embed_dim, num_heads=num_heads)
+        super().__init__(embed_dim, num_heads, dropout, kdim, vdim, bias_attr=None if bias else False)
+
+    def forward(
+        self, query, key=None, value=None, attn_mask=None, cache=None, key_padding_mask=None, is_causal=False
+    ):
+        key = query if key is None else key
+        value = key if value is None else value
+        attn_mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
+        return super().forward(query, key, value, attn_mask, cache)
+
+    def _mask(self, query, key, attn_mask, key_padding_mask, is_causal):
+        sizes = (*size_of(query, (0,)), self.num_heads, *size_of(query, (1,)), *size_of(key, (1,)))
+        return additive_mask(attn_mask, key_padding_mask, is_causal, sizes, query.dtype)
+
+    def attention_maps(
+        self, query, key=None, value=None, attn_mask=None, key_padding_mask=None, is_causal=False
+    ):
+        """The weights of every head, ``[N, num_heads, L, S]``."""
+        key = query if key is None else key
+        mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
+
+        def heads(x):
+            return x.reshape([0, 0, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3])
+
+        q, k = heads(self.q_proj(query)), heads(self.k_proj(key))
+        energy = paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True)
+        return nn.functional.softmax(energy if mask is None else energy + mask)

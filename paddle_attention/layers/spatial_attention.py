@@ -1,0 +1,106 @@
+"""Convolutional Block Attention Module.
+
+S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention
+Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.
+
+The maxima are written twice. In training (and in dygraph in general) their
+backward matters: on CPU that of ``paddle.max`` costs O(numel x reduced length),
+about 100 times a whole training step, while gathering at the argmax and max
+pooling have cheap ones. (``F.maxout`` is as cheap, but ``paddle.jit.to_static``
+cannot trace it where it takes C for an unknown.) In the exported network only the forward matters, and there a plain
+``max`` is the faster kernel. Both give the same numbers.
+"""
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from ..registry import register_attention
+from ._base import GateLayer
+from ._checks import check_odd, check_positive_int
+from ._init import start_from_zero
+from ._ops import is_deployed, max_over, reduce_deployed
+
+__all__ = ["SpatialAttention"]
+
+
+def max_over_channels(x):
+    """``[N, C, H, W] -> [N, 1, H, W]`` maximum, with a backward of O(numel)."""
+    return max_over(x, 1)
+
+
+def max_over_channels_deployed(x):
+    """The same forward as :func:`max_over_channels`, for graphs without a backward."""
+    return reduce_deployed(paddle.max, x, 1)
+
+
+@register_attention(
+    "SpatialAttention",
+    paper="CBAM: Convolutional Block Attention Module",
+    arxiv="1807.06521",
+    year=2018,
+    domain="spatial",
+    computed_by="channel max and mean + conv",
+    applied_by="scale",
+)
+class SpatialAttention(GateLayer):
+    r"""CBAM's spatial gate: a convolution on the per-pixel max and mean over channels.
+
+    .. math::
+        M_s(x) = \sigma(f^{7\times 7}([\mathrm{max}_c(x);\ \mathrm{mean}_c(x)])),
+        \qquad y = M_s(x)\, x
+
+    (arXiv 1807.06521, equation 3; ``SpatialGate`` of the authors' code). The
+    two maps are in the order [max, mean] of the authors' code; the paper's
+    equation prints them the other way round.
+
+    Args:
+        channels (int): channels of the input.
+        kernel_size (int): odd size of the convolution.
+        bn (bool): batch normalisation after the convolution, as in the authors'
+            code (eps 1e-5, running statistics updated by 0.01 a step).
+        identity_init (bool): start as the identity: every gate is doubled and its
+            last layer starts from 0, so all weights start at 1.
+
+    Shape:
+        ``[N, channels, H, W]`` in, the same out.
+
+    Raises:
+        ValueError: for an argument out of range, or an input that is not
+            ``[N, channels, H, W]``.
+    """
+
+    TORCH_KEYS = {
+        "authors": {"conv": "spatial.conv", "bn": "spatial.bn"},
+        # timm's maps are in the order [mean, max]
+        "timm": {"conv": ("conv.conv", lambda w: w[:, ::-1]), "bn": "conv.bn"},
+    }
+
+    def __init__(self, channels, kernel_size=7, bn=True, identity_init=False):
+        super().__init__()
+        check_positive_int(channels=channels)
+        check_odd("kernel_size", kernel_size)
+        self.channels = channels
+        self.conv = nn.Conv2D(2, 1, kernel_size, padding=kernel_size // 2, bias_attr=False)
+        # Paddle's momentum is the weight of the old value: 1 - PyTorch's 0.01.
+        self.bn = nn.BatchNorm2D(1, momentum=0.99, epsilon=1e-5) if bn else None
+        self.identity_init = identity_init
+        if identity_init:
+            start_from_zero(self.bn.weight if bn else self.conv.weight)
+
+    def pool(self, x):
+        """Per-pixel [max, mean] over channels, ``[N, 2, H, W]``."""
+        if is_deployed(self):
+            # A 1x1 convolution stays in the accelerated layout; mean(axis=1) does not.
+            weight = paddle.full([1, self.channels, 1, 1], 1.0 / self.channels, dtype=x.dtype)
+            maps = [max_over_channels_deployed(x), F.conv2d(x, weight)]
+        else:
+            maps = [max_over_channels(x), paddle.mean(x, axis=1, keepdim=True)]
+        return paddle.concat(maps, axis=1)
+
+    def gate(self, x):
+        """The pixel weights, ``[N, 1, H, W]``, each in [0, 1], or [0, 2] with ``identity_init``."""
+        logits = self.conv(self.pool(x))
+        if self.bn is not None:
+            logits = self.bn(logits)
+        return 2.0 * F.sigmoid(logits) if self.identity_init else F.sigmoid(logits)
