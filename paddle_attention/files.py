@@ -288,8 +288,7 @@ def read_manifest(prefix):
     """
     path = prefix + MANIFEST
     try:
-        with open(path, encoding="utf-8") as file:
-            manifest = json.load(file)
+        manifest = json.loads(read_regular_file(path))
         for ending, entry in manifest["files"].items():
             plain = re.fullmatch(r"(\.\w+)+", ending)  # no path to anywhere else
             if not plain or not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
@@ -303,12 +302,18 @@ def read_manifest(prefix):
     return manifest
 
 
-def verify(prefix, endings=None):
+def has_manifest(prefix):
+    """Whether the set ``prefix`` has a manifest."""
+    return os.path.exists(prefix + MANIFEST)
+
+
+def verify(prefix, endings=None, strict=False):
     """Compare the files of the set ``prefix`` with its manifest.
 
     Args:
         prefix (str): the set's path without ending.
         endings (sequence of str, optional): only these files. Default: all.
+        strict (bool): the set belongs to this library alone; no other program writes it anew.
 
     Returns:
         The manifest; None where there is none, and where all files are newer than it and no
@@ -336,7 +341,7 @@ def verify(prefix, endings=None):
     large = {e for e in files if files[e]["bytes"] > _SMALL}  # two small files may be equal by chance
     written = os.stat(prefix + MANIFEST).st_mtime_ns
     newer = all(os.stat(prefix + e).st_mtime_ns > written for e in files if os.path.exists(prefix + e))
-    if len(other) > 1 and large <= set(other) and newer:
+    if not strict and len(other) > 1 and large <= set(other) and newer:
         return None
     path, entry = prefix + wrong[0], files[wrong[0]]
     if not os.path.exists(path):

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C end a training after its step, with a checkpoint."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -44,4 +45,5 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = number
         # Not by a logger, whose output this may have interrupted.
-        os.write(2, f"\n{signal.Signals(number).name}: finishing the step, then saving\n".encode())
+        with contextlib.suppress(OSError):  # its reader may be gone, by the same Ctrl-C
+            os.write(2, f"\n{signal.Signals(number).name}: finishing the step, then saving\n".encode())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paddle_attention.config import ConfigError, check_config, parse_value, read_config
+from paddle_attention.config import ConfigError, build_by_name, check_config, parse_value, read_config
 from paddle_attention.config.schema import SCHEMA
 
 BAD_FILES = [
@@ -94,6 +94,28 @@ def test_strings_that_are_literals(tmp_path):
     path.write_text("Global: {a: '1e-3', b: 1e-3, c: None, d: 'x', e: ['1']}\n")
     section = read_config(str(path))["Global"]
     assert section == {"a": 0.001, "b": 0.001, "c": None, "d": "x", "e": ["1"]}
+
+
+def test_an_alias_is_a_value_of_its_own(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("DataLoader:\n  Train: &t {sampler: {batch_size: 8, x: '1'}}\n  Eval: *t\n")
+    config = read_config(str(path), ["DataLoader.Eval.sampler.batch_size=3"])
+    assert config["DataLoader"]["Train"]["sampler"] == {"batch_size": 8, "x": 1}
+    assert config["DataLoader"]["Eval"]["sampler"] == {"batch_size": 3, "x": 1}
+
+
+def test_impossible_values_have_a_line(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("Global:\n  epochs: 3\n  seed: 2020-13-45\n")
+    with pytest.raises(ConfigError, match=r"month must be in 1\.\.12 '2020-13-45'; put it in quotes.*line 3"):
+        read_config(str(path))
+
+
+def test_none_is_the_default():
+    def build(a, b=2, c=None):
+        return a, b, c
+
+    assert build_by_name("P", {"build": build}, "build", {"a": 1, "b": None, "c": None}) == (1, 2, None)
 
 
 def test_where_a_key_stands(tmp_path):

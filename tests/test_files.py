@@ -212,6 +212,24 @@ def test_a_set_written_by_another_program(tmp_path):
     assert files.verify(prefix) is None
 
 
+def test_a_set_that_only_this_library_writes(tmp_path):
+    """Two damaged files are no set of another program, whatever their age."""
+    prefix = str(tmp_path / "latest")
+    write(prefix, "old")
+    for ending in ENDINGS:
+        Path(prefix + ending).write_text("other")
+    assert files.verify(prefix) is None
+    with pytest.raises(DamagedFileError, match="is damaged"):
+        files.verify(prefix, strict=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_manifest_that_is_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.manifest.json")
+    with pytest.raises(OSError, match="not a regular file"):
+        files.verify(str(tmp_path / "a"))
+
+
 def test_a_reader_does_not_take_what_is_being_written(tmp_path):
     """A staged file may be equal to the one it is to replace."""
     prefix = str(tmp_path / "latest")

@@ -246,10 +246,9 @@ def test_bad_images_may_be_left_out(images, tmp_path, workers):
     assert loader.skipped == {f"image {tmp_path}/5.jpg: not an image of a known format": 2}
     for i in range(6):
         (tmp_path / f"{i}.jpg").write_bytes(b"broken")
-    with pytest.raises(
-        DataError, match=r"none of the 6 images of a batch can be read, such as image .*/0\.jpg"
-    ):
-        list(build_loader(config, "Train", 3))
+    loader = build_loader(config, "Train", 3)  # which takes another image for its first batch
+    assert [batch[0].shape[0] for batch in loader] == [1, 6, 6, 6]
+    loader.close()
 
 
 LISTS = [
@@ -319,3 +318,31 @@ def test_a_bomb_is_refused_before_it_is_decoded(images, tmp_path):
     assert os.path.getsize(tmp_path / "5.jpg") < 100_000
     with pytest.raises(DataError, match=r"5\.jpg: .*(20000x20000|400000000) pixels"):
         build_loader(images(), "Train", 3).dataset[5]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("size", [1, 6])
+def test_a_batch_of_nothing_but_bad_images(images, tmp_path, workers, size):
+    """In training it takes the next image that can be read; an evaluation leaves it out."""
+    for i in range(6, 12):
+        (tmp_path / f"{i}.jpg").write_bytes(b"no image")
+    config = images(workers, [{"DecodeImage": None}, {"ToCHWImage": None}], on_bad_image="skip")
+    for part in config["DataLoader"].values():
+        part["sampler"].update(shuffle=False, batch_size=size)
+    expected = {"Train": 24 if size == 1 else 19, "Eval": 18}
+    for part, number in expected.items():
+        loader = build_loader(config, part)
+        batches = list(loader)
+        loader.close()
+        assert sum(len(labels) for _, labels in batches) == number
+        assert len(batches) == (24 // size if part == "Train" else 18 // size)
+        assert len({message.partition(":")[0] for message in loader.skipped}) == 6
+
+
+def test_nothing_at_all_can_be_read(images, tmp_path):
+    for path in tmp_path.glob("*.jpg"):
+        path.write_bytes(b"no image")
+    loader = build_loader(images(0, on_bad_image="skip"), "Train")
+    with pytest.raises(DataError, match=r"none of 29 images can be read, such as image .*\.jpg"):
+        list(loader)
+    loader.close()

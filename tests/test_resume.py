@@ -1,5 +1,6 @@
 """Interrupted runs go on as if nothing had happened: bit-equal, whatever the moment."""
 
+import contextlib
 import copy
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 from paddle import nn
 
 from paddle_attention import CBAM, EMAU, SEBlock, files
-from paddle_attention.config import ConfigError
+from paddle_attention.config import ConfigError, DataError
 from paddle_attention.engine import Engine
 from paddle_attention.engine.checkpoints import Checkpoints, NonFiniteError
 from paddle_attention.files import DamagedFileError, FolderInUseError
@@ -220,6 +221,80 @@ def test_another_division_of_the_epoch(config, tmp_path):
     engine = go_on(config)
     assert engine.steps == 16
     assert read_file(str(tmp_path / "run/latest.pdstates"))["epoch"] == 3
+
+
+@paddle.utils.unique_name.guard()
+def rates(config):
+    """The learning rate of every step of a run that goes on, and its updates as (epoch, step)."""
+    config["Global"]["checkpoints"] = "auto"
+    engine, found, updates = Engine(copy.deepcopy(config), build, "train"), [], []
+    updated, end = engine._end_update, engine.end_step
+
+    def note_update():
+        updates.append((engine.position.epoch, engine.position.step + 1))
+        updated()
+
+    engine.model.watch(engine._begin_step, note_update, engine.guard)
+    engine.end_step = lambda: (found.append(engine.schedule.last_lr), end())
+    engine.train()
+    return found, updates
+
+
+def test_the_schedule_fits_another_division_of_the_epoch(config):
+    """It goes on where this course is, neither where the old one was nor from a rate of 0."""
+    config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.1}
+    with pytest.raises(Interrupted):
+        run(config, (2, 5), by_signal)
+    config["DataLoader"]["Train"]["sampler"]["batch_size"] = 4
+    expected = [
+        0.05 * (1 + np.cos(np.pi * i / 48)) for i in range(17, 49)
+    ]  # after each of 16 steps of 2 epochs
+    np.testing.assert_allclose(rates(config)[0], expected, atol=1e-7)
+
+
+def test_more_epochs(config, log_lines):
+    """A cosine that had come to 0 is entered again, in its longer form."""
+    config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.1}
+    run({**config, "Global": {**config["Global"], "epochs": 1}})
+    config["Global"]["epochs"] = 2
+    expected = [0.05 * (1 + np.cos(np.pi * i / 16)) for i in range(9, 17)]
+    np.testing.assert_allclose(rates(config)[0], expected, atol=1e-7)
+    assert any("follows another schedule" in line and "0.05000000" in line for line in log_lines)
+
+
+def test_another_accumulation(config):
+    """No gradient of one epoch goes into an update of the next, and none is saved half accumulated."""
+    with pytest.raises(Interrupted):
+        run(config, (1, 3), by_signal)
+    config["Global"].update(epochs=1, update_freq=2, eval_during_train=False)
+    assert rates(config)[1] == [(1, 2), (1, 4), (1, 6), (1, 8)]
+
+
+def test_a_bad_evaluation_does_not_cost_the_epoch(config, tmp_path, monkeypatch):
+    config["Global"].update(epochs=2)
+    evaluate = Engine._evaluate
+
+    def fail(self, epoch):
+        raise DataError("image a.jpg: not an image")
+
+    monkeypatch.setattr(Engine, "_evaluate", fail)
+    with pytest.raises(DataError):
+        run(config)
+    facts = files.verify(str(tmp_path / "run/latest"))
+    assert (facts["epoch"], facts["step"]) == (2, 0)
+    monkeypatch.setattr(Engine, "_evaluate", evaluate)
+    go_on(config)
+    assert files.verify(str(tmp_path / "run/best_model"))["epoch"] == 2
+
+
+def test_a_new_run_says_what_it_replaces(config, log_lines):
+    config["Global"].update(epochs=1, eval_during_train=False)
+    run(config)
+    assert not any("another run" in line for line in log_lines)
+    run(config)
+    assert any(
+        "the checkpoints of another run (epoch 1), which this one replaces" in line for line in log_lines
+    )
 
 
 def test_keep(config, tmp_path):
@@ -584,6 +659,52 @@ def test_a_skipped_batch_changes_nothing(config, tmp_path, hidden):
     engine.end_step = lambda: (
         end(),
         kept.append({k: v.numpy() for k, v in engine.network.state_dict().items()}),
+    )
+    engine.train()
+    assert_equal(kept[3], kept[4])
+    assert any(not np.array_equal(kept[4][k], kept[5][k]) for k in kept[5])
+
+
+@pytest.mark.parametrize("update_freq", [1, 2])
+def test_skipped_right_after_a_kill(config, tmp_path, update_freq):
+    """The first updates after it are skipped, and the run is killed once more: the schedule still goes on."""
+    config["Global"].update(
+        nan_policy=4, save_steps=1, update_freq=update_freq, seed=3, eval_during_train=False
+    )
+    config["EMA"] = {"decay": 0.9}
+
+    def attempt(output, moment):
+        config["Global"].update(output_dir=str(tmp_path / output), checkpoints="auto")
+        paddle.seed(11)
+        engine = poison(config, 1, 4, times=4)
+        end = engine.end_step
+
+        def look():
+            end()
+            if (engine.position.epoch, engine.position.step) == moment:
+                raise Killed
+
+        engine.end_step = look
+        with pytest.raises(Killed) if moment else contextlib.nullcontext():
+            engine.train()
+
+    with paddle.utils.unique_name.guard():
+        attempt("unbroken", None)
+    unbroken = state(config)
+    for moment in ((1, 4), (1, 6), None):
+        with paddle.utils.unique_name.guard():
+            attempt("broken", moment)
+    assert_equal(state(config), unbroken)
+
+
+def test_a_skipped_batch_does_not_move_the_average(config):
+    config["Global"].update(nan_policy=1, epochs=1)
+    config["EMA"] = {"decay": 0.5}
+    engine, kept = poison(config, 1, 4), []
+    end = engine.end_step
+    engine.end_step = lambda: (
+        end(),
+        kept.append({k: v.numpy() for k, v in engine.average.state_dict().items()}),
     )
     engine.train()
     assert_equal(kept[3], kept[4])

@@ -1,5 +1,7 @@
 """Image and batch operators against direct computation."""
 
+import io
+import os
 import random
 
 import cv2
@@ -195,3 +197,41 @@ def test_crop_larger_than_the_image():
 def test_key_paths():
     with pytest.raises(ConfigError, match=r"Infer\.transforms\.1: 'Resize' .* did you mean 'ResizeImage'"):
         build_transforms([{"DecodeImage": None}, {"Resize": None}], "Infer.transforms")
+
+
+def test_no_program_is_started_for_an_image(tmp_path, monkeypatch):
+    """Pillow would have Ghostscript draw a PostScript file, whatever its name says."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n{} loop\n%%EOF\n"
+    for backend in ("cv2", "pil"):
+        with pytest.raises(ValueError, match="not an image of a known format"):
+            build_transforms([{"DecodeImage": {"backend": backend}}], "ops")(data)
+    assert not (tmp_path / "started").exists()
+
+
+def test_the_limit_on_pixels_is_ours(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow stops at twice as many
+    file = io.BytesIO()
+    Image.new("L", (40, 40)).save(file, "PNG")
+    with pytest.raises(ValueError, match="has 40x40 pixels, more than 1599"):
+        build_transforms([{"DecodeImage": None}], "ops", 1599)(file.getvalue())
+    assert build_transforms([{"DecodeImage": None}], "ops", 1600)(file.getvalue()).shape == (40, 40, 3)
+
+
+def test_sixteen_bits():
+    """Either backend takes the upper eight."""
+    grey = np.random.RandomState(0).randint(0, 2**16, (9, 7)).astype("uint16")
+    data = cv2.imencode(".png", grey)[1].tobytes()
+    for backend in ("cv2", "pil"):
+        image = build_transforms([{"DecodeImage": {"backend": backend}}], "ops")(data)
+        np.testing.assert_array_equal(image, np.repeat((grey >> 8)[:, :, None], 3, axis=2))
+
+
+def test_a_line_of_pixels_is_not_made_huge():
+    operators = build_transforms([{"DecodeImage": None}, {"ResizeImage": {"resize_short": 256}}], "ops")
+    data = cv2.imencode(".png", np.zeros((1, 10000, 3), "uint8"))[1].tobytes()
+    with pytest.raises(ValueError, match="resized to 2560000x256 pixels, more than 100000000"):
+        operators(data)

@@ -1,12 +1,16 @@
 """Parse the command line, set the threads, run the command."""
 
 import argparse
+import contextlib
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 
 from ..interrupt import Interrupted
+from .streams import outlive_readers, steady_streams
 
 _CONFIG_COMMANDS = {
     "train": "train a network from a YAML",
@@ -23,17 +27,30 @@ def main(command=None, arguments=None):
     A mistake of the user's ends in one line on stderr and status 2, a signal in 128 more than its number.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    with steady_streams():
+        return _run(command, arguments)
+
+
+def _run(command, arguments):
     options = _parser(command).parse_args([command, *arguments] if command else arguments)
     set_threads(getattr(options, "threads", None))
     warnings.filterwarnings("ignore", message="No ccache found")
+    if options.command == "train":
+        outlive_readers()  # its log is a file as well
     try:
-        from . import commands  # imports Paddle
+        with _interrupt_as_such():
+            from . import commands  # imports Paddle
 
         getattr(commands, f"do_{options.command}")(options)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except Interrupted as stop:
         return _say(str(stop), 128 + stop.signal)
+    except BrokenPipeError as error:
+        if error.filename is not None:
+            raise
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (whoever read it is gone)
+        return 128 + 13  # as programs that SIGPIPE ends
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if options.traceback:
             raise
@@ -42,9 +59,34 @@ def main(command=None, arguments=None):
 
 
 def _say(line, status):
-    sys.stdout.flush()  # so that it is the last line, also of a redirected output
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()  # so that it is the last line, also of a redirected output
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
     return status
+
+
+@contextlib.contextmanager
+def _interrupt_as_such():
+    """Ctrl-C while Paddle is imported, which makes an ImportError of it."""
+    came = []
+
+    def note(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Exception:
+        if came:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _one_line(error, source):

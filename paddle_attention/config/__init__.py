@@ -1,11 +1,12 @@
 """Reading and checking of PaddleClas YAMLs; nothing in them is run, and nothing is ignored."""
 
 from .building import build_by_name, single_item
-from .check import check_config, move_class_num
+from .check import VALIDATOR, check_config, move_class_num
 from .errors import ConfigError, DataError, unsupported
 from .reading import Config, apply_override, parse_value, read_config
 
 __all__ = [
+    "VALIDATOR",
     "Config",
     "ConfigError",
     "DataError",

@@ -30,6 +30,8 @@ def build_by_name(path, table, name, arguments, **extra):
                 f"argument {argument!r}",
                 f"{did_you_mean(argument, known)} (supported: {', '.join(known)})",
             )
+    # None stands for the default, as in PaddleClas' YAMLs.
+    arguments = {k: v for k, v in arguments.items() if v is not None or parameters[k].default is None}
     arguments.update({k: v for k, v in extra.items() if k in parameters})
     for required, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and required not in arguments:

@@ -21,19 +21,25 @@ _REQUIRED = {
 }
 
 
+_LARGEST = 2**63 - 1  # integer of Paddle's
+
+
 def _is_number(checker, value):
-    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
+    if isinstance(value, int):
+        return _is_integer(checker, value)
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _is_integer(checker, value):
-    return not isinstance(value, bool) and isinstance(value, int)
+    return not isinstance(value, bool) and isinstance(value, int) and -_LARGEST <= value <= _LARGEST
 
 
 def _is_array(checker, value):
     return isinstance(value, (list, tuple))
 
 
-_VALIDATOR = extend(
+#: JSON Schema with this library's numbers: finite, and no ``3.0`` for an integer.
+VALIDATOR = extend(
     Draft202012Validator,
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"number": _is_number, "integer": _is_integer, "array": _is_array}
@@ -57,7 +63,7 @@ def check_config(config, mode, whole=True):
         mode (str): ``'train'``, ``'eval'``, ``'infer'``, ``'export'`` or ``'predict'``.
         whole (bool): refuse keys and choices that only PaddleClas' own engine knows.
     """
-    for error in _VALIDATOR.iter_errors(config):
+    for error in VALIDATOR.iter_errors(config):
         if whole or error.validator not in ("additionalProperties", "enum"):
             raise _explain(error)
     for path in _REQUIRED[mode]:

@@ -83,7 +83,7 @@ def read_config(path, overrides=()):
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must hold sections such as Global and Arch, but got {_short(value)}")
     _check_size(value, path)
-    config = Config(value)
+    config = Config(_without_aliases(value))
     config.path, config.lines, config.overridden = path, lines, {}
     _read_literals(config)
     for option in overrides:
@@ -99,10 +99,23 @@ def _decode(content, path):
         raise ConfigError(f"{path}:{line}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Impossible dates and numbers are errors with a line."""
+
+    def construct_object(self, node, deep=False):
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, TypeError) as error:
+            value = f" {node.value[:40]!r}" if isinstance(node, yaml.ScalarNode) else ""
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{error}{value}; put it in quotes if it is a string", node.start_mark
+            ) from error
+
+
 def _load(text, path, lines):
     """The value of a YAML text; ``lines`` gets the line of every key path."""
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -150,6 +163,13 @@ def _walk(node, keys, lines, path, above):
                 raise ConfigError(f"{path} holds more than {_LARGEST_CONFIG} values; it is no configuration")
             _walk(value, (*keys, str(i)), lines, path, above)
     above[id(node)] = False
+
+
+def _without_aliases(value):
+    """A copy in which an alias is a value of its own, that a literal or an override changes alone."""
+    if isinstance(value, dict):
+        return {k: _without_aliases(v) for k, v in value.items()}
+    return [_without_aliases(v) for v in value] if isinstance(value, list) else value
 
 
 def _read_literals(section):

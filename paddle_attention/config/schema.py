@@ -66,7 +66,7 @@ TEXT = _or_null("string", "a string")
 PATH = _or_null("string", "a path", minLength=1, pattern="^[^\\0]*$")
 POSITIVE = _number(exclusiveMinimum=0)
 NOT_NEGATIVE = _number(minimum=0)
-COUNT = _integer(1)
+COUNT = _integer(1, 2**31 - 1)
 RATE = _number(minimum=0, maximum=1)
 THREE = {
     "type": ["array", "null"],

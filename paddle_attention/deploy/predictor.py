@@ -47,7 +47,7 @@ class InferencePredictor:
     """
 
     def __init__(self, directory, prefix="inference", onednn=True, threads=None, gpu=False):
-        manifest = verify(os.path.join(directory, prefix))
+        manifest = verify(os.path.join(directory, prefix), strict=True)
         self.verified = manifest is not None
         endings = manifest["files"] if self.verified else (".json", ".pdmodel")
         config = paddle.inference.Config(*model_files(directory, prefix, endings))

@@ -45,7 +45,7 @@ class MovingAverage(paddle.callbacks.Callback):
 
     @paddle.no_grad()
     def on_train_batch_end(self, step, logs=None):
-        if self.position.step % self.update_freq:
+        if self.position.step % self.update_freq or self.model.skipped:
             return
         source = self.network.state_dict()
         for key, value in self.average.state_dict().items():

@@ -12,9 +12,9 @@ import warnings
 from dataclasses import dataclass
 
 import paddle
-from jsonschema import Draft202012Validator
 
 from .. import __version__, files
+from ..config import VALIDATOR
 from ..weights import read_file, read_state_dict, save_set
 
 logger = logging.getLogger("ppcls")
@@ -24,6 +24,7 @@ _EPOCH = re.compile(r"epoch_(\d+)")
 _NAME = re.compile(r"(latest|best_model|epoch_\d+)\.\w+\.?\w*\.(staged|aside)")
 _NUMBER = {"type": "number"}
 _COUNT = {"type": "integer", "minimum": 0}
+_FROM_ONE = {"type": "integer", "minimum": 1}
 _AVERAGES = {"type": "object", "additionalProperties": _NUMBER}
 # What a manifest says of a training besides the checksums.
 _FACTS = {
@@ -33,8 +34,8 @@ _FACTS = {
         "saved_at": _NUMBER,
         "epoch": _COUNT,
         "step": _COUNT,
-        "steps_per_epoch": {"type": "integer", "minimum": 1},
-        "processes": {"type": "integer", "minimum": 1},
+        "steps_per_epoch": _FROM_ONE,
+        "processes": _FROM_ONE,
         "seed": _COUNT,
         "skipped_batches": _COUNT,
         "pending": {**_AVERAGES, "type": ["object", "null"]},
@@ -48,6 +49,7 @@ _FACTS = {
     },
 }
 _FACTS["required"] = list(_FACTS["properties"])
+_FACTS["properties"].update(epochs=_FROM_ONE, update_freq=_FROM_ONE)  # which older manifests lack
 
 
 class NonFiniteError(ValueError):
@@ -214,7 +216,7 @@ def read_facts(prefix, manifest=None):
     manifest = files.read_manifest(prefix) if manifest is None else manifest
     if manifest is None:
         return None
-    error = next(Draft202012Validator(_FACTS).iter_errors(manifest), None)
+    error = next(VALIDATOR.evolve(schema=_FACTS).iter_errors(manifest), None)
     if error is None and manifest["step"] >= manifest["steps_per_epoch"]:
         error = f"step {manifest['step']} of {manifest['steps_per_epoch']}"
     if error is not None:

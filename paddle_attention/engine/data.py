@@ -190,7 +190,7 @@ def build_loader(config, part, class_num=None):
     if mixing:
         mixing = build_batch_transforms(mixing, f"{path}.dataset.batch_transform_ops", class_num)
     options = build_by_name(path, {"loader": _loader_options}, "loader", section["loader"])
-    return Loader(BatchReader(dataset, mixing or (), skip), sampler, **options)
+    return Loader(BatchReader(dataset, mixing or (), skip, part == "Train"), sampler, **options)
 
 
 def _build_sampler(section, path, dataset):

@@ -17,7 +17,7 @@ from paddle.static import InputSpec
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import ConfigError, DataError, check_config, move_class_num
-from ..files import FolderLock, verify
+from ..files import FolderLock, has_manifest, verify
 from ..interrupt import Interrupted, StopRequest
 from ..weights import load_weights, set_weights
 from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
@@ -314,7 +314,8 @@ class Engine:
         if frozen >= first:
             callbacks.append(FreezeBackbone(self.network, self.optimizer, frozen - first + 1))
         if self.average is not None:
-            decay = self.config["EMA"].get("decay", 0.9999)
+            decay = self.config["EMA"].get("decay")
+            decay = 0.9999 if decay is None else decay
             callbacks.append(
                 MovingAverage(self.network, self.average, decay, self.position, self.update_freq)
             )
@@ -347,6 +348,9 @@ class Engine:
             except _StopEvaluation:
                 self._save(LATEST, {"metric": 0.0, "epoch": epoch}, pending=averages)
                 self._interrupt()
+            except Exception:  # such as an image that cannot be read: the epoch is not lost
+                self._save(LATEST, {"metric": 0.0, "epoch": epoch}, pending=averages)
+                raise
         info = {"metric": accuracy, "epoch": epoch}
         interval = self.settings.get("save_interval", 1)
         if interval is None or (interval > 0 and epoch % interval == 0):
@@ -423,7 +427,10 @@ class Engine:
         else:
             values = {".pdparams": self.network.state_dict()}
         # Before the first step after a resumption Paddle's optimizer does not give back what it was given.
-        values[".pdopt"] = self._resumed or self.optimizer.state_dict()
+        values[".pdopt"] = self.optimizer.state_dict()
+        if self._resumed is not None:  # its schedule goes on also where updates are skipped
+            schedule = {k: v for k, v in values[".pdopt"].items() if k == "LR_Scheduler"}
+            values[".pdopt"] = {**self._resumed, **schedule}
         scaler = getattr(self.model, "_scaler", None)
         facts = {
             "step": self.position.step,
@@ -432,7 +439,9 @@ class Engine:
             "seed": self.random.seed,
             "skipped_batches": self.guard.skipped,
             "scaler": None if scaler is None else _plain(scaler.state_dict()),
+            "epochs": self.settings["epochs"],
             "steps_per_epoch": self.steps,
+            "update_freq": self.update_freq,
             "processes": paddle.distributed.get_world_size(),
             "sections": section_hashes(self.config),
         }
@@ -454,6 +463,7 @@ class Engine:
             if prefix is None:
                 logger.info(f"Global.checkpoints: auto: {self.output_dir} holds no checkpoint; starting anew")
         if prefix is None:
+            self._warn_of_replacement()
             return None
         if prefix.lower() == "auto":
             raise ConfigError(f"Global.checkpoints: {prefix!r}; did you mean 'auto'?")
@@ -476,6 +486,15 @@ class Engine:
         self.best = self.checkpoints.best() or self.best
         return pending
 
+    def _warn_of_replacement(self):
+        """A new run in the folder of another replaces its checkpoints."""
+        facts = self.checkpoints.facts(LATEST)
+        if facts is not None and self.settings.get("checkpoints") is None:
+            logger.warning(
+                f"{self.output_dir} holds the checkpoints of another run ({describe_progress(facts)}), which this one "
+                "replaces; -o Global.checkpoints=auto goes on with them, -o Global.output_dir keeps them"
+            )
+
     def _restore_facts(self, facts):
         """What makes the rest of the run the one that was interrupted; returns what :meth:`_resume` does."""
         hashes = section_hashes(self.config)
@@ -491,15 +510,30 @@ class Engine:
         if facts["scaler"]:
             self.model._scaler = paddle.amp.GradScaler(**self.model._adapter._amp_configs)
             self.model._scaler.load_state_dict(_arrays(facts["scaler"]))
-        same = facts["steps_per_epoch"] == self.steps and facts["processes"] == (
-            paddle.distributed.get_world_size()
-        )
+        now = (self.steps, paddle.distributed.get_world_size(), self.update_freq)
+        same = (facts["steps_per_epoch"], facts["processes"], facts.get("update_freq", now[2])) == now
         if facts["step"] and not same:
             logger.warning("the batches of an epoch are others now: the interrupted epoch begins again")
         elif facts["step"]:
             self.position.step = facts["step"]
             self.meters.count, self.meters.sums = facts["meters"]["count"], facts["meters"]["sums"]
+        epochs = self.settings["epochs"]
+        if not same or facts.get("epochs", epochs) != epochs or "Optimizer" in changed:
+            self._place_schedule()
         return facts["pending"]
+
+    def _place_schedule(self):
+        """Put a schedule of another course where this run is in it; what was restored is of the old course."""
+        done = self.position.epoch - 1
+        if not self.schedule.by_epoch:
+            done = (done * self.steps + self.position.step) // self.update_freq
+        before = self.schedule.last_lr
+        self.schedule.step(done)
+        if not math.isclose(before, self.schedule.last_lr, rel_tol=1e-6):
+            logger.warning(
+                "the learning rate follows another schedule than when the checkpoint was written: it goes on with "
+                f"{self.schedule.last_lr:.8f}, not {before:.8f}"
+            )
 
     # --- evaluation and inference --------------------------------------------------------
 
@@ -525,6 +559,8 @@ class Engine:
         finally:
             if self.mode == "eval":
                 self.eval_loader.close()
+        if follow.averages is None:
+            raise DataError("evaluation: no image can be read; see the list of images left out")
         self.results = follow.averages
         self._list_skipped(self.eval_loader)
         for name, value in self.results.items():
@@ -579,6 +615,7 @@ class _EvalLog(paddle.callbacks.Callback):
         super().__init__()
         self.engine, self.epoch, self.every, self.steps = engine, epoch, every, steps
         self.ready, self.cost, self.reader, self.batches = time.perf_counter(), 0.0, 0.0, 0
+        self.averages = None
 
     def on_eval_batch_begin(self, step, logs=None):
         self.reader += time.perf_counter() - self.ready
@@ -608,8 +645,9 @@ class _StopEvaluation(Exception):
 
 def load_checkpoint(network, path, **options):
     """:func:`paddle_attention.weights.load_weights`, after a look at the checksum where there is one."""
-    if not path.endswith(".safetensors"):
-        verify(path.removesuffix(".pdparams"), [".pdparams"])
+    prefix = path.removesuffix(".pdparams")
+    if not path.endswith(".safetensors") and verify(prefix, [".pdparams"]) is None and has_manifest(prefix):
+        logger.warning(f"{prefix} is not what its manifest describes: another program has written it since")
     return load_weights(network, path, **options)
 
 

@@ -32,6 +32,7 @@ from ..config import DataError
 from .generators import derive_seed, set_seed
 
 _AHEAD = 2  # batches in preparation for every worker process
+_SUBSTITUTES = 1000  # images tried for a batch none of whose own can be read
 _SHARED_MEMORY = "/dev/shm"
 
 
@@ -43,34 +44,32 @@ class BatchReader:
             and ``name(index)``.
         mixing (list of callable): functions of the stacked ``(images, labels)``.
         skip (bool): leave out an image that cannot be read instead of raising.
+        substitute (bool): if no image of a batch is left, take one that follows in the data set, so
+            that every batch of a training exists.
     """
 
-    def __init__(self, dataset, mixing=(), skip=False):
-        self.dataset, self.mixing, self.skip = dataset, list(mixing), skip
+    def __init__(self, dataset, mixing=(), skip=False, substitute=False):
+        self.dataset, self.mixing = dataset, list(mixing)
+        self.skip, self.substitute = skip, substitute
 
     def __call__(self, seed, epoch, number, indices):
         """Read the images ``indices`` as batch ``number``.
 
         Returns:
             tuple: images ``[n, C, H, W]``, labels ``[n]`` (mixed: ``[n, classes]``), and the
-            messages about images left out.
+            messages about images left out; images and labels are None where none is left.
 
         Raises:
             DataError: naming the file, for an image that cannot be read, and for images of
-                different sizes; if all images of the batch had to be left out.
+                different sizes.
         """
         samples, kept, skipped = [], [], []
         for index in indices:
-            set_seed(*seed, epoch, 0, index)
-            try:
-                samples.append(self.dataset.read(index))
-                kept.append(index)
-            except DataError as error:
-                if not self.skip:
-                    raise
-                skipped.append(str(error))
+            self._read(seed, epoch, index, samples, kept, skipped)
+        if not samples and self.substitute:
+            self._read_another(seed, epoch, indices[0], samples, kept, skipped)
         if not samples:
-            raise DataError(f"none of the {len(indices)} images of a batch can be read, such as {skipped[0]}")
+            return None, None, skipped
         self._check_shapes(samples, kept)
         images = np.stack([image for image, _ in samples])
         labels = np.array([label for _, label in samples], dtype="int64")
@@ -78,6 +77,23 @@ class BatchReader:
         for mix in self.mixing:
             images, labels = mix(images, labels)
         return images, labels, skipped
+
+    def _read(self, seed, epoch, index, samples, kept, skipped):
+        set_seed(*seed, epoch, 0, index)
+        try:
+            samples.append(self.dataset.read(index))
+            kept.append(index)
+        except DataError as error:
+            if not self.skip:
+                raise
+            skipped.append(str(error))
+
+    def _read_another(self, seed, epoch, first, samples, kept, skipped):
+        for offset in range(1, min(len(self.dataset), _SUBSTITUTES + 1)):
+            self._read(seed, epoch, (first + offset) % len(self.dataset), samples, kept, skipped)
+            if samples:
+                return
+        raise DataError(f"none of {len(skipped)} images can be read, such as {skipped[0]}")
 
     def _check_shapes(self, samples, indices):
         first = samples[0][0].shape
@@ -140,7 +156,8 @@ class Loader(DataLoader):
             for (_, self.current), (images, labels, skipped) in zip(plan, batches, strict=True):
                 for message in skipped:
                     self.skipped[message] = self.skipped.get(message, 0) + 1
-                yield [paddle.to_tensor(images), paddle.to_tensor(labels)]
+                if images is not None:
+                    yield [paddle.to_tensor(images), paddle.to_tensor(labels)]
 
     def names(self):
         """Names of the images of the batch given last."""
@@ -266,7 +283,7 @@ def _end_with(parent):
 
 def _work(seed, epoch, number, indices):
     images, labels, skipped = _worker["reader"](seed, epoch, number, indices)
-    return _worker["hand_over"](images), labels, skipped
+    return None if images is None else _worker["hand_over"](images), labels, skipped
 
 
 # --- from process to process -------------------------------------------------------------

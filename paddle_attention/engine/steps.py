@@ -105,7 +105,13 @@ class LossGuard:
 
 
 class Model(paddle.Model):
-    """``paddle.Model`` with repeatable steps, any of which may end with :class:`SkipBatch`."""
+    """``paddle.Model`` with repeatable steps, any of which may end with :class:`SkipBatch`.
+
+    Attributes:
+        skipped (bool): whether the last one did.
+    """
+
+    skipped = False
 
     def watch(self, begin, updated, guard):
         """Call ``begin()`` before every step and ``updated()`` after every update, whose gradients ``guard`` sees."""
@@ -130,6 +136,7 @@ class Model(paddle.Model):
 
     def train_batch(self, inputs, labels=None, update=True):
         self._begin()
+        self.skipped = False
         before = self._statistics() if self._keep_statistics else ()
         self._before_update = self._before_update or before
         try:
@@ -141,6 +148,7 @@ class Model(paddle.Model):
             # The last batch of an accumulated update takes the others with it.
             for value, old in self._before_update if update else before:
                 paddle.assign(old, value)
+            self.skipped = True
             if update:
                 self._optimizer.clear_grad()
             return [np.full([1], np.nan, "float32")], [[0]]

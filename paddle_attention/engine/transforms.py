@@ -50,6 +50,11 @@ def _choice(name, value, known):
     return value
 
 
+# Those that OpenCV or Pillow decode by themselves; for others Pillow would start a program.
+_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_LARGEST = 100_000_000  # pixels of a resized image
+
+
 class _Resizer:
     """Resize to ``(width, height)`` with OpenCV or Pillow."""
 
@@ -61,6 +66,8 @@ class _Resizer:
 
     def __call__(self, image, size):
         mode = random.choice(self.mode) if isinstance(self.mode, tuple) else self.mode
+        if size[0] * size[1] > _LARGEST:
+            raise ValueError(f"would be resized to {size[0]}x{size[1]} pixels, more than {_LARGEST}")
         if self.backend == "cv2":
             return cv2.resize(image, size, interpolation=mode)
         return np.asarray(Image.fromarray(image).resize(size, mode))
@@ -94,8 +101,8 @@ class DecodeImage:
     def _decode(self, data):
         check_image(data, self.max_pixels)
         if self.backend == "pil":
-            with Image.open(io.BytesIO(data)) as picture:
-                return np.asarray(picture.convert("RGB"))[:, :, ::-1]
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+                return _eight_bits(picture)[:, :, ::-1]
         image = cv2.imdecode(np.frombuffer(data, dtype="uint8"), cv2.IMREAD_COLOR)
         if image is None:
             raise ValueError("not an image that OpenCV can decode")
@@ -109,10 +116,13 @@ def check_image(data, max_pixels):
     """
     if not data:
         raise ValueError("not an image: the file is empty")
+    Image.init()
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit, which it would insist on
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own limit on pixels
-            with Image.open(io.BytesIO(data)) as picture:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
                 _check_whole(picture, data, max_pixels)
     except ValueError:
         raise
@@ -122,6 +132,14 @@ def check_image(data, max_pixels):
         raise ValueError("not an image of a known format") from None
     except Exception as error:  # Pillow's readers raise nearly anything
         raise ValueError(f"not a whole image: {error or type(error).__name__}") from error
+
+
+def _eight_bits(picture):
+    """The pixels ``[H, W, 3]`` in RGB; of 16 bits the upper eight, as OpenCV takes them."""
+    if picture.mode.startswith("I"):
+        grey = (np.asarray(picture).astype("int64") >> 8).clip(0, 255).astype("uint8")
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(picture.convert("RGB"))
 
 
 def _check_whole(picture, data, max_pixels):

@@ -1,0 +1,57 @@
+"""Standard output and error that may be closed, full, or read by nobody any more."""
+
+import contextlib
+import io
+import os
+import sys
+
+
+class _Lossy(io.TextIOBase):
+    """A text stream that drops what cannot be written."""
+
+    def __init__(self, stream):
+        super().__init__()
+        self.stream = stream
+
+    def write(self, text):
+        with contextlib.suppress(OSError, ValueError):  # the latter: it is closed
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self):
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.flush()
+
+    def isatty(self):
+        with contextlib.suppress(OSError, ValueError):
+            return self.stream.isatty()
+        return False
+
+    def fileno(self):
+        return self.stream.fileno()
+
+    @property
+    def encoding(self):
+        return self.stream.encoding
+
+    def writable(self):
+        return True
+
+
+@contextlib.contextmanager
+def steady_streams():
+    """Streams that were closed before the start (``2>&-``) are ``os.devnull``; the given ones come back at the end."""
+    before = sys.stdout, sys.stderr
+    with contextlib.ExitStack() as closing:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:
+                setattr(sys, name, closing.enter_context(open(os.devnull, "w", encoding="utf-8")))
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+def outlive_readers():
+    """From here to the end of :func:`steady_streams`, output that nobody takes is dropped, and never an error."""
+    sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)
