@@ -1,7 +1,8 @@
-"""The shared tester: what every plug-in attention layer must hold, given one case of a table."""
+"""The shared tester: what every mechanism must hold, given a table of cases. :func:`shared_tests` makes a test class of it."""
 
 import copy
 import fnmatch
+import functools
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,6 +10,7 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
+import yaml
 
 from paddle_attention import build_attention, get_attention, insert_attention
 from paddle_attention.deploy import InferencePredictor
@@ -51,6 +53,11 @@ class Case:
     constants: callable = None
     tolerance: float = 1e-9  # Paddle's normalisation and softmax are not quite float64
     gentle: bool = False
+
+    @property
+    def one_size(self):
+        """Whether its weights are made for maps of one size."""
+        return "feat_size" in self.kwargs
 
     def __str__(self):
         arguments = ",".join(f"{k}={v}" for k, v in self.kwargs.items())
@@ -372,3 +379,192 @@ class LayerTester:
             assert all(np.isfinite(v).all() for v in after.values())
             if after:
                 assert any(not np.array_equal(after[k], old[k]) for k in after)
+
+    @staticmethod
+    def check_inputs_of_a_thousand(case, training):
+        """As the layer is constructed: outputs and gradients are finite."""
+        layer = build_attention(case.name, case.shape[1], **case.kwargs)
+        layer.train() if training else layer.eval()
+        x = paddle.to_tensor(case.input() * 1e3, stop_gradient=False)
+        y = layer(x)
+        y.mean().backward()
+        values = [y, x.grad, *(p.grad for p in layer.parameters() if p.grad is not None)]
+        assert all(bool(paddle.isfinite(value).all()) for value in values if value is not None)
+
+    @staticmethod
+    def check_two_hundred_steps(case):
+        """With a learning rate that the network around it stands, the layer learns and stays finite."""
+        paddle.seed(0)
+        channels = case.shape[1]
+        network = paddle.nn.Sequential(
+            paddle.nn.Conv2D(3, channels, 3, padding=1),
+            paddle.nn.BatchNorm2D(channels),
+            build_attention(case.name, channels, **case.kwargs),
+            paddle.nn.AdaptiveAvgPool2D(1),
+            paddle.nn.Flatten(),
+            paddle.nn.Linear(case.kwargs.get("out_channels", channels), 4),
+        )
+        optimizer = paddle.optimizer.Momentum(0.02, parameters=network.parameters())
+        images, labels = paddle.randn([8, 3, *case.shape[2:]]), paddle.arange(8) % 4
+        losses = []
+        for _ in range(200):
+            loss = paddle.nn.functional.cross_entropy(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            losses.append(float(loss))
+        assert np.isfinite(losses).all()
+        assert losses[-1] < 0.95 * losses[0]
+        assert all(
+            bool(paddle.isfinite(v).all()) for v in network.state_dict().values() if v.is_floating_point()
+        )
+
+    @staticmethod
+    def check_switched_on_from_yaml(arch, entry):
+        """By its name alone; the network takes a step of training."""
+        from paddle_attention.ppcls import bridge
+
+        config = yaml.safe_load(f"""
+            Arch:
+              name: AttentionNet
+              class_num: 5
+              backbone: {{name: ResNet18}}
+              attention: {{name: {entry.name}, stages: [2]}}
+        """)
+        network = bridge.build_network(config, "train")
+        network.eval()
+        keys = set(network.state_dict())
+        plain = set(arch.ResNet18(class_num=5).state_dict())
+        if entry.replaces_conv:
+            assert len(plain - keys) >= 2 * 4  # two normalisations, at least
+        else:
+            assert plain <= keys
+        images = paddle.randn([2, 3, 64, 64])
+        assert network(images).shape == [2, 5]
+        network.train()
+        before = {k: v.numpy() for k, v in network.state_dict().items()}
+        optimizer = paddle.optimizer.Momentum(0.1, parameters=network.parameters())
+        paddle.nn.functional.cross_entropy(network(images), paddle.to_tensor([0, 1])).backward()
+        optimizer.step()
+        added = {k: v.numpy() for k, v in network.state_dict().items() if k not in plain}
+        assert all(np.isfinite(v).all() for v in added.values())
+        assert not added or any(not np.array_equal(v, before[k]) for k, v in added.items())
+
+
+def _where(**wanted):
+    """Only for cases whose attributes of these names are set, or not."""
+
+    def mark(test):
+        test.applies = lambda case: all(bool(getattr(case, k)) == v for k, v in wanted.items())
+        return test
+
+    return mark
+
+
+def _once(test):
+    """Only for the first case of a mechanism."""
+    test.once = True
+    return test
+
+
+class _Tests:
+    """The tests of a mechanism; :func:`shared_tests` gives them their cases."""
+
+    def test_forward(self, case):
+        LayerTester.check_forward(case, training=False)
+
+    def test_gradient_reaches_everything(self, case):
+        LayerTester.check_gradient_reaches_everything(case)
+
+    def test_copies(self, case):
+        LayerTester.check_copies(case)
+
+    def test_sizes(self, case):
+        LayerTester.check_sizes(case)
+
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    def test_autocast(self, case, dtype):
+        LayerTester.check_autocast(case, dtype)
+
+    def test_export(self, case, tmp_path):
+        LayerTester.check_export(case, tmp_path)
+
+    def test_contract(self, case):
+        LayerTester.check_contract(case)
+
+    # Not for choices: these are random in training, and their gradient is an estimate.
+    @_where(differentiable=True)
+    def test_forward_in_training(self, case):
+        LayerTester.check_forward(case, training=True)
+
+    @_where(differentiable=True)
+    @pytest.mark.parametrize("training", [False, True])
+    def test_gradients(self, case, training):
+        LayerTester.check_gradients(case, training)
+
+    @_where(maps=True)
+    def test_attention_maps(self, case):
+        LayerTester.check_attention_maps(case)
+
+    @_where(maps=True)
+    def test_statistics(self, case):
+        LayerTester.check_statistics(case)
+
+    @_where(start=True)
+    def test_start(self, case):
+        LayerTester.check_start(case)
+
+    @_once
+    @_where(one_size=False)  # else it cannot serve every block
+    def test_training_in_a_network(self, case):
+        LayerTester.check_training_in_a_network(case)
+
+    @_once
+    @pytest.mark.parametrize("training", [True, False])
+    def test_inputs_of_a_thousand(self, case, training):
+        LayerTester.check_inputs_of_a_thousand(case, training)
+
+    @_once
+    def test_two_hundred_steps(self, case):
+        LayerTester.check_two_hundred_steps(case)
+
+    @_once
+    def test_switched_on_from_yaml(self, case, arch):
+        LayerTester.check_switched_on_from_yaml(arch, get_attention(case.name))
+
+
+def shared_tests(cases, bad_arguments=()):
+    """A base class that runs the shared tests for ``cases``.
+
+    Args:
+        cases (list of Case): of one mechanism.
+        bad_arguments (list): ``(function that raises ValueError, part of the message)``.
+    """
+    body = {}
+    for name, test in vars(_Tests).items():
+        if not name.startswith("test_"):
+            continue
+        chosen = [case for case in cases if getattr(test, "applies", lambda case: True)(case)]
+        chosen = chosen[:1] if hasattr(test, "once") else chosen
+        if chosen:
+            body[name] = pytest.mark.parametrize("case", chosen, ids=str)(_copy(test))
+    if bad_arguments:
+
+        @pytest.mark.parametrize(("build", "message"), bad_arguments)
+        def test_bad_arguments(self, build, message):
+            with pytest.raises(ValueError, match=message):
+                build()
+
+        body["test_bad_arguments"] = test_bad_arguments
+    return type("Tests", (), body)
+
+
+def _copy(test):
+    """Another function that does the same: marks belong to a function."""
+
+    @functools.wraps(test)
+    def call(*args, **kwargs):
+        return test(*args, **kwargs)
+
+    call.pytestmark = list(getattr(test, "pytestmark", []))
+    return call

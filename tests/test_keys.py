@@ -24,9 +24,9 @@ def describe(name, state):
 
 def layers():
     """A line for every case of every mechanism."""
-    from cases import CASES
+    from mechanisms import all_cases
 
-    return [describe(str(case), case.build().state_dict()) for case in CASES]
+    return [describe(str(case), case.build().state_dict()) for case in all_cases()]
 
 
 def networks(names=None):

@@ -172,7 +172,7 @@ def main():
     set_threads(options.threads)
 
     import paddle
-    from cases import CASES
+    from mechanisms import all_cases
 
     from paddle_attention import list_attentions
 
@@ -184,7 +184,7 @@ def main():
     for entry in list_attentions():
         if options.names and entry.name not in options.names:
             continue
-        cases = [case for case in CASES if case.name == entry.name]
+        cases = [case for case in all_cases() if case.name == entry.name]
         parity = [errors(case) for case in cases]
         worst = [max((e[i] for e in parity if e[i] is not None), default=None) for i in range(3)]
         exported = [export_errors(case) for case in cases]

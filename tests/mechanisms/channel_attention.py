@@ -1,0 +1,65 @@
+"""ChannelAttention: reference, cases, mutants."""
+
+from functools import partial
+
+import numpy as np
+from layer_tester import shared_tests
+
+import paddle_attention as pa
+
+from ._case import (
+    CHANNELS,
+    Case,
+    scaled,
+)
+from ._numpy import (
+    fully_connected,
+    sigmoid,
+)
+
+
+def channel_attention(x, p, training=False, pools=("avg", "max"), prefix=""):
+    """arXiv 1807.06521, equation 2."""
+    pooled = {"avg": x.mean((2, 3)), "max": x.max((2, 3))}
+    total = 0.0
+    for pool in pools:
+        hidden = np.maximum(fully_connected(pooled[pool], p, prefix + "fc1"), 0)
+        total = total + fully_connected(hidden, p, prefix + "fc2")
+    return x * sigmoid(total)[:, :, None, None]
+
+
+CASES = [
+    Case(
+        "ChannelAttention",
+        channel_attention,
+        {"reduction": 4},
+        applied=scaled,
+        maps=CHANNELS,
+        start="gate",
+    ),
+    Case(
+        "ChannelAttention",
+        partial(channel_attention, pools=("max",)),
+        {"hidden_channels": 3, "pool_types": ["max"], "bias": False},
+    ),
+]
+
+
+BAD_ARGUMENTS = [
+    (lambda: pa.ChannelAttention(8, 9), "channels=8 // reduction=9"),
+    (lambda: pa.ChannelAttention(8, 2, pool_types=["avg", "mean"]), r"\['avg', 'mean'\]"),
+    (lambda: pa.ChannelAttention(8, 2, pool_types=[]), r"got \[\]"),
+    (lambda: pa.ChannelAttention(8, 2, pool_types=["max", "max"]), r"\['max', 'max'\]"),
+]
+
+
+# What is there, and what a mutant has instead; in another file of the layers where one is named.
+MUTANTS = [
+    ("branch if logits is None else logits + branch", "branch"),
+    ("self.fc2(self.relu(self.fc1(self._pool", "self.fc2((self.fc1(self._pool"),
+    ("return F.adaptive_max_pool2d(x, 1)", "return F.adaptive_max_pool2d(x, 1) * 0.99"),
+]
+
+
+class TestChannelAttention(shared_tests(CASES, BAD_ARGUMENTS)):
+    """The tests that every mechanism has."""

@@ -1,0 +1,48 @@
+"""GCT: reference, cases, mutants."""
+
+from functools import partial
+
+import numpy as np
+from layer_tester import shared_tests
+
+import paddle_attention as pa
+
+from ._case import (
+    CHANNELS,
+    Case,
+    scaled,
+)
+
+
+def gct(x, p, training=False, mode="l2", eps=1e-5):
+    """arXiv 1909.11519, equations 2 to 5."""
+    if mode == "l2":
+        s = np.sqrt((x**2).sum((2, 3), keepdims=True) + eps) * p["alpha"]
+        s_hat = s / np.sqrt((s**2).mean(1, keepdims=True) + eps)
+    else:
+        s = np.abs(x).sum((2, 3), keepdims=True) * p["alpha"]
+        s_hat = s / (np.abs(s).mean(1, keepdims=True) + eps)
+    return x * (1 + np.tanh(p["gamma"] * s_hat + p["beta"]))
+
+
+CASES = [
+    Case("GCT", gct, {}, applied=scaled, maps=CHANNELS, start="identity"),
+    Case("GCT", partial(gct, mode="l1"), {"mode": "l1"}),
+]
+
+
+BAD_ARGUMENTS = [
+    (lambda: pa.GCT(8, epsilon=-1), "epsilon must be positive, but got -1"),
+]
+
+
+# What is there, and what a mutant has instead; in another file of the layers where one is named.
+MUTANTS = [
+    ("1.0 + paddle.tanh", "paddle.tanh"),
+    ("(norm * norm).mean(axis=1", "(norm * norm).sum(axis=1"),
+    ("paddle.sqrt(self._sum(wide * wide) + self.epsilon)", "self._sum(wide * wide)"),
+]
+
+
+class TestGCT(shared_tests(CASES, BAD_ARGUMENTS)):
+    """The tests that every mechanism has."""
