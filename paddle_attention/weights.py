@@ -1,17 +1,15 @@
 """Read and write checkpoints, strictly: what does not fit is an error, not a warning."""
 
 import os
-import re
 from dataclasses import dataclass
 
 import paddle
 
 from . import files
+from .insertion import attention_prefixes
 from .naming import did_you_mean
 from .registry import list_attentions
 from .serialization import UnsafeFileError, load_paddle_file, read_safetensors, safetensors_bytes
-
-_ATTENTION_KEY = re.compile(r"(^|\.)attention\d*\.")
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,8 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
     unexpected = [k for k in state if k not in own]
     mismatched = [k for k in own if k in state and list(own[k].shape) != list(state[k].shape)]
     replacing = _replacing(network) if skip_attention else ()
-    attention = [
-        k for k in missing if skip_attention and (_ATTENTION_KEY.search(k) or k.startswith(replacing))
-    ]
+    prefixes = attention_prefixes(network) if skip_attention else ()
+    attention = [k for k in missing if k.startswith(prefixes)]
     replaced = [k for k in unexpected if k.startswith(replacing)] if replacing else []
     unexpected = [k for k in unexpected if k not in replaced]
     classifier = [k for k in mismatched if skip_classifier and k.rpartition(".")[0] == last_layer]
@@ -145,9 +142,7 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
 
 def own_parts(network):
     """Prefixes of the state_dict keys of all that is not the backbone: attention and the last layer."""
-    state = network.state_dict()
-    attention = {k[: m.end()] for k in state if (m := _ATTENTION_KEY.search(k))}
-    return (*sorted(attention), *_replacing(network), f"{_last_layer(state)}.")
+    return (*attention_prefixes(network), f"{_last_layer(network.state_dict())}.")
 
 
 def _last_layer(state):

@@ -1,0 +1,169 @@
+"""The hooks by which a network calls its attention, and the layers that belong to it."""
+
+from paddle import nn
+
+from ..layers import AttentionLayer
+from ..registry import list_attentions
+
+
+class ApplyAttention:
+    """Forward post hook that passes the layer's output through one of its sublayers.
+
+    Args:
+        name (str): of the sublayer.
+    """
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, layer, inputs, output):
+        return self.attend(layer, output)
+
+    def attend(self, layer, x):
+        attention = layer._sub_layers[self.name]
+        if len(x.shape) == 4:
+            return attention(x)
+        # Tokens [N, L, C]: to the mechanism they are the positions of a feature map [N, C, L, 1].
+        return attention(x.transpose([0, 2, 1]).unsqueeze(-1)).squeeze(-1).transpose([0, 2, 1])
+
+
+class ApplyBefore(ApplyAttention):
+    """Forward pre hook that passes the layer's first input through one of its sublayers."""
+
+    def __call__(self, layer, inputs):
+        return (self.attend(layer, inputs[0]), *inputs[1:])
+
+
+class ApplyToShortcut(ApplyBefore):
+    """The same for a block, whose branch is given the input as it was by :class:`BypassAttention`."""
+
+    raw = None
+
+    def __call__(self, block, inputs):
+        self.raw = inputs[0]
+        return super().__call__(block, inputs)
+
+
+class BypassAttention:
+    """Forward pre hook of the layer that begins the branch."""
+
+    def __init__(self, shortcut):
+        self.shortcut = shortcut
+
+    def __call__(self, layer, inputs):
+        raw, self.shortcut.raw = self.shortcut.raw, None
+        return inputs if raw is None else (raw, *inputs[1:])
+
+
+def attention_hooks(layer):
+    """The hooks of a layer that call attention."""
+    hooks = [*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()]
+    return [hook for hook in hooks if isinstance(hook, ApplyAttention)]
+
+
+def keeps_raw_input(block):
+    """Whether attention on the block's shortcut already hands its input as it was to the branch."""
+    return any(isinstance(hook, ApplyToShortcut) for hook in block._forward_pre_hooks.values())
+
+
+def backbone_layers(model):
+    """Dotted names to layers, without the attention that was inserted before."""
+    layers = {"": model, **dict(model.named_sublayers())}
+    inserted = tuple(
+        f"{name}.{hook.name}" if name else hook.name
+        for name, layer in layers.items()
+        for hook in attention_hooks(layer)
+    )
+    inside = tuple(f"{name}." for name in inserted)
+    return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside)}
+
+
+def attention_prefixes(network):
+    """Prefixes of the state_dict keys of all attention in a network, such as ``('layer1.0.attention.',)``.
+
+    That is what hooks call, what has replaced a convolution, and this library's layers wherever
+    a network has them: no name of a sublayer decides it.
+    """
+    replacing = tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
+    found = []
+    for name, layer in ((name, layer) for name, layer in network.named_sublayers(include_self=True)):
+        if name and isinstance(layer, (AttentionLayer, *replacing)):
+            found.append(f"{name}.")
+        found += [f"{name}.{hook.name}." if name else f"{hook.name}." for hook in attention_hooks(layer)]
+    found = list(dict.fromkeys(found))
+    return tuple(p for p in found if not any(p != other and p.startswith(other) for other in found))
+
+
+def attach(layer, attention, kind, branch_start=None):
+    """Make ``attention`` a sublayer of ``layer``, called by a hook of it.
+
+    Args:
+        layer, attention (paddle.nn.Layer): the layers.
+        kind (type): :class:`ApplyAttention` or one of its subclasses.
+        branch_start (paddle.nn.Layer, optional): for :class:`ApplyToShortcut`, the layer that begins
+            the block's branch.
+
+    Returns:
+        str: name of the sublayer.
+    """
+    _keep_through_sync_bn()
+    copy_mode(attention, layer)
+    number = 1
+    while (name := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
+        number += 1
+    layer.add_sublayer(name, attention)
+    hook = kind(name)
+    if isinstance(hook, ApplyBefore):
+        layer.register_forward_pre_hook(hook)
+    else:
+        layer.register_forward_post_hook(hook)
+        # Before all other hooks, so that those that take features see what attention returns.
+        hooks = layer._forward_post_hooks
+        for hook_id, _ in sorted(hooks.items(), key=lambda item: not isinstance(item[1], ApplyAttention)):
+            hooks.move_to_end(hook_id)
+    if isinstance(hook, ApplyToShortcut):
+        handle = branch_start.register_forward_pre_hook(BypassAttention(hook))
+        branch_start._forward_pre_hooks.move_to_end(
+            handle._hook_id, last=False
+        )  # before attention on the branch
+    return name
+
+
+def detach(layer, name, others):
+    """Undo :func:`attach`; ``others`` are the layers among which the branch's start is."""
+    removed = []
+    for hooks in (layer._forward_pre_hooks, layer._forward_post_hooks):
+        for hook_id, hook in list(hooks.items()):
+            if isinstance(hook, ApplyAttention) and hook.name == name:
+                removed.append(hooks.pop(hook_id))
+    for other in others:
+        for hook_id, hook in list(other._forward_pre_hooks.items()):
+            if isinstance(hook, BypassAttention) and hook.shortcut in removed:
+                del other._forward_pre_hooks[hook_id]
+    layer._sub_layers.pop(name, None)
+
+
+def copy_mode(attention, layer):
+    """Train or evaluate as ``layer`` does."""
+    for sublayer in attention.sublayers(include_self=True):
+        sublayer.training = layer.training
+
+
+def _keep_through_sync_bn():
+    """Make ``convert_sync_batchnorm`` keep the attention of the layers it replaces.
+
+    It copies their sublayers but not their hooks; the other hooks are kept as well.
+    """
+    convert = nn.SyncBatchNorm.convert_sync_batchnorm.__func__
+    if hasattr(convert, "keeps_attention"):
+        return
+
+    def convert_and_keep(cls, layer):
+        converted = convert(cls, layer)
+        if converted is not layer:
+            for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):
+                getattr(converted, hooks).update(getattr(layer, hooks))
+        return converted
+
+    convert_and_keep.keeps_attention = True
+    nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(convert_and_keep)

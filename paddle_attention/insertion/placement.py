@@ -1,0 +1,221 @@
+"""Requests and a network's structure to targets: the layers that attention is put on."""
+
+import fnmatch
+import re
+from dataclasses import dataclass
+
+from paddle import nn
+
+from ..registry import list_attentions
+from .replace import first_convolution
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Target:
+    """One place for one attention layer.
+
+    Attributes:
+        request: what asks for it.
+        layer: dotted name of the layer.
+        on_input: its input is transformed, not its output.
+        branch_start: for attention on a shortcut that is the block's input itself, the dotted
+            name of the layer that begins the branch.
+        channels: of what is transformed.
+    """
+
+    request: Request
+    layer: str
+    on_input: bool = False
+    branch_start: str | None = None
+    channels: int = 0
+
+
+def find_targets(structure, request):
+    """The :class:`Target` of every layer that ``request`` addresses, in execution order.
+
+    Raises:
+        ValueError: for a place that the network does not have; the message lists what it has.
+    """
+    targets, trace = [], structure.trace
+    for name, on_input, branch_start in _places(structure, request):
+        layer = name if request.replaces else _innermost(trace, name, on_input)
+        channels = count_channels(trace, request, layer, on_input)
+        targets.append(Target(request, layer, on_input, branch_start, channels))
+    return targets
+
+
+def _places(structure, request):
+    """``(layer, on_input, branch_start)`` of every place."""
+    trace, chosen = structure.trace, None
+    if request.by_blocks:
+        chosen = _choose_blocks(structure, request)
+    if request.at_first_convolution:
+        return [(first_convolution(trace, block.name), False, None) for block in chosen]
+    if request.at in _BY_BLOCK:
+        return _BY_BLOCK[request.at](structure, request, chosen)
+    return [(name, request.before, None) for name in _matching(trace, request, chosen)]
+
+
+def _at_residual(structure, request, chosen):
+    trace = structure.trace
+    for block in chosen:
+        if block.branch_end is None:
+            raise ValueError(
+                f"at='residual': block {block.name!r} of {trace.title} adds something that no single "
+                f"layer of a deeper branch returns; use at='block' or a pattern{trace.could_match('')}"
+            )
+    return [(block.branch_end, False, None) for block in chosen]
+
+
+def _at_block(structure, request, chosen):
+    return [(block.name, False, None) for block in chosen]
+
+
+def _at_stage(structure, request, chosen):
+    last = {block.stage: block.name for block in structure.blocks}
+    return [(name, False, None) for name in dict.fromkeys(last[block.stage] for block in chosen)]
+
+
+def _at_pre(structure, request, chosen):
+    trace, places = structure.trace, []
+    for block in _with_shortcut(trace, request, chosen):
+        if not block.branch_start:
+            raise ValueError(
+                f"at='pre': no single layer of {trace.title} begins the branch of block {block.name!r}; "
+                f"use at='block' or a pattern{trace.could_match('')}"
+            )
+        places.append((block.branch_start, True, None))
+    return places
+
+
+def _at_identity(structure, request, chosen):
+    """On the layer that ends the shortcut; on the block's input where that is the shortcut itself."""
+    trace, places = structure.trace, []
+    for block in _with_shortcut(trace, request, chosen):
+        if block.shortcut == "" and block.branch_start:
+            places.append((block.name, True, block.branch_start))
+        elif block.shortcut:
+            places.append((block.shortcut, False, None))
+        else:
+            raise ValueError(
+                f"at='identity': block {block.name!r} of {trace.title} has no shortcut that one layer returns"
+                f"{trace.could_match('')}"
+            )
+    return places
+
+
+_BY_BLOCK = {
+    "residual": _at_residual,
+    "block": _at_block,
+    "stage": _at_stage,
+    "pre": _at_pre,
+    "identity": _at_identity,
+}
+
+
+def _with_shortcut(trace, request, chosen):
+    found = [block for block in chosen if block.branch_end != block.name]
+    if not found:
+        raise ValueError(f"at={request.at!r}: no chosen block of {trace.title} has a shortcut")
+    return found
+
+
+def _matching(trace, request, chosen):
+    """Names that the pattern matches, inside the chosen blocks where some are chosen."""
+    names = [n for n in trace.order if n and _matches(n, request.at)]
+    if not names:
+        raise ValueError(
+            f"at={request.at!r} matches no layer of {trace.title}{trace.could_match(request.at)}"
+        )
+    if chosen is not None:
+        inside = tuple(block.name for block in chosen)
+        names = [n for n in names if any(n == b or n.startswith(b + ".") for b in inside)]
+        if not names:
+            raise ValueError(
+                f"at={request.at!r} matches no layer inside stages={request.stages}, blocks={request.blocks} "
+                f"of {trace.title}"
+            )
+    return names
+
+
+def _matches(name, pattern):
+    pattern = re.sub(r"\[(\d+|\*)\]", r".\1", pattern).split(".")
+    parts = name.split(".")
+    return len(parts) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
+
+
+def _choose_blocks(structure, request):
+    found, title = structure.blocks, structure.trace.title
+    if not found:
+        raise ValueError(
+            f"at={request.at!r}: {title} has no residual block, that is no layer that adds "
+            f"its branch to a shortcut; give a pattern of layer names{structure.trace.could_match('')}"
+        )
+    sizes = {}
+    for block in found:
+        sizes[block.stage] = block.index
+    for stage in request.stages or ():
+        if stage not in sizes:
+            raise ValueError(
+                f"stages={list(request.stages)}: {title} has no stage {stage}; "
+                f"its stages are 1 to {len(sizes)}, with {list(sizes.values())} blocks"
+            )
+    stages = set(request.stages or sizes)
+    if request.blocks is None:
+        return [b for b in found if b.stage in stages]
+    largest = max(sizes[s] for s in stages)
+    for number in request.blocks:
+        if abs(number) > largest:
+            raise ValueError(
+                f"blocks={list(request.blocks)}: no chosen stage of {title} has a block {number}; "
+                f"the stages have {list(sizes.values())} blocks"
+            )
+    wanted = set(request.blocks)
+    return [b for b in found if b.stage in stages and {b.index, b.index - sizes[b.stage] - 1} & wanted]
+
+
+def _innermost(trace, name, on_input):
+    """Where ``name`` is a chain of layers, the last (for what comes before: the first) of them.
+
+    ``nn.Sequential`` runs all its sublayers: attention among them would be one more.
+    """
+    names = {id(layer): n for n, layer in trace.layers.items()}
+    while type(trace.layers[name]).forward is nn.Sequential.forward:
+        children = [names[id(x)] for x in trace.layers[name]._sub_layers.values() if id(x) in names]
+        edge, verb = (0, "begins with") if on_input else (-1, "ends in")
+        if not children or children[edge] not in trace.order:
+            break
+        if trace.count(children[edge]) != trace.count(name):
+            raise ValueError(
+                f"the chain {name!r} of {trace.title} {verb} {children[edge]!r}, which runs elsewhere, too; "
+                "choose another layer"
+            )
+        name = children[edge]
+    return name
+
+
+def count_channels(trace, request, name, on_input):
+    """Channels of what is transformed at layer ``name``: its output or its input.
+
+    Raises:
+        ValueError: if that is not one feature map, or tokens for a mechanism that takes them.
+    """
+    shapes = [call.input_shape if on_input else call.shape for call in trace.calls if call.name == name]
+    ranks = {len(shape) for shape in shapes}
+    found = {shape[1] if len(shape) == 4 else shape[-1] for shape in shapes if shape}
+    if ranks == {4} and len(found) == 1:
+        return found.pop()
+    verb = "takes" if on_input else "returns"
+    if ranks == {3} and len(found) == 1 and not request.replaces:
+        takers = [entry.name for entry in list_attentions() if entry.takes_tokens]
+        if request.name in takers:
+            return found.pop()
+        raise ValueError(
+            f"layer {name!r} of {trace.title} {verb} tokens {shapes[0]}, and {request.name} needs a feature map "
+            f"[N, C, H, W]; choose one of {', '.join(takers)}"
+        )
+    raise ValueError(
+        f"attention needs one feature map [N, C, H, W], but layer {name!r} of {trace.title} "
+        f"{verb} {shapes if shapes != [[]] else 'something that is not one tensor'}; choose another layer"
+    )

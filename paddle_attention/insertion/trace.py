@@ -1,0 +1,196 @@
+"""One forward pass of a network, recorded call by call. It knows nothing of what is asked for."""
+
+import contextlib
+import re
+from dataclasses import dataclass
+
+import paddle
+from paddle import nn
+
+from ..naming import did_you_mean
+from ..trial import trial
+from .hooks import backbone_layers
+from .request import PLACEMENTS
+
+PROBE_SIZES = (64, 224, 112, 256, 384, 32)
+
+
+@dataclass
+class Call:
+    """One call of a layer: the graph nodes of its inputs and outputs.
+
+    Attributes:
+        name: dotted name of the layer.
+        inputs, outputs: gradient-graph nodes of its tensors.
+        shape, input_shape: of its output and of its first input; empty where that is not one tensor.
+        children: the calls made in it.
+    """
+
+    name: str
+    inputs: list
+    outputs: list
+    shape: list
+    children: list
+    input_shape: list
+
+    @property
+    def size(self):
+        """The number of elementary calls in it."""
+        return sum(child.size for child in self.children) or 1
+
+
+class Trace:
+    """The calls of one forward pass.
+
+    Attributes:
+        model (paddle.nn.Layer): the network.
+        input_shape (list of int): ``[C, H, W]`` of the image.
+        dtype: of the network's weights.
+        layers (dict): dotted names to layers, without attention.
+        calls (list of Call): in order of completion.
+        order (list of str): layer names in order of first call.
+    """
+
+    def __init__(self, model, input_shape, dtype):
+        self.model, self.input_shape, self.dtype = model, input_shape, dtype
+        self.title = type(model).__name__
+        self.layers = backbone_layers(model)
+        self.calls, self.order = [], []
+        self._stack = []
+        self._tensors = []  # keeps the graph nodes alive, so that their addresses stay unique
+
+    # recording
+
+    def enter(self, name, inputs):
+        """A layer is called."""
+        if name not in self.order:
+            self.order.append(name)
+        shape = list(inputs[0].shape) if inputs and isinstance(inputs[0], paddle.Tensor) else []
+        call = Call(name, self._nodes(inputs), [], [], [], shape)
+        if self._stack:
+            self._stack[-1].children.append(call)
+        self._stack.append(call)
+
+    def leave(self, output):
+        """The layer called last, of those still running, returns."""
+        call = self._stack.pop()
+        call.outputs = self._nodes(output)
+        if isinstance(output, paddle.Tensor):
+            call.shape = list(output.shape)
+        self.calls.append(call)
+
+    def _nodes(self, value):
+        nodes = []
+        for tensor in paddle.utils.flatten(value):
+            if isinstance(tensor, paddle.Tensor) and tensor.grad_fn is not None:
+                node = tensor.grad_fn
+                self._tensors.append((tensor, node))
+                nodes.append(node)
+        return nodes
+
+    def release(self):
+        """Free what the gradient graph holds; its nodes stay to be read.
+
+        ``Tensor.grad_fn`` returns a reference that Paddle never gives back: without this, the
+        weights would outlive the network. Going backward frees them.
+        """
+        roots, visited = [], set()
+        for tensor, node in reversed(self._tensors):
+            if node.node_ptr() not in visited:
+                roots.append(tensor)
+            pending = [node]
+            while pending:
+                node = pending.pop()
+                if node.node_ptr() not in visited:
+                    visited.add(node.node_ptr())
+                    pending.extend(operands(node))
+        with contextlib.suppress(Exception):  # an operator of the network without a gradient
+            paddle.autograd.backward(roots)
+
+    # reading
+
+    def count(self, name):
+        """How often layer ``name`` ran."""
+        return sum(call.name == name for call in self.calls)
+
+    def could_match(self, wanted):
+        """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
+        ranks = (4,) if any(len(c.shape) == 4 and c.shape[2] > 1 for c in self.calls) else (3,)
+        names = [c.name for c in self.calls if c.name and len(c.shape) in ranks]
+        folded = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", n) for n in names))
+        shown = sorted(folded, key=lambda n: (n.count("."), n))[:40]
+        more = f", and {len(folded) - len(shown)} more" if len(folded) > len(shown) else ""
+        near = did_you_mean(wanted, [*PLACEMENTS, *folded]) if wanted else ""
+        return f"{near}; could be matched: {', '.join([*PLACEMENTS, *shown])}{more}"
+
+
+def operands(node):
+    """The nodes that a gradient-graph node leads to."""
+    return [n for n in node.next_functions if n is not None]
+
+
+def trace_network(model, input_shape=None):
+    """A :class:`Trace` of ``model`` on an image of ``input_shape``, or on the first of some sizes that it takes.
+
+    Raises:
+        ValueError: if it is no network for images in NCHW, or runs on none of the sizes.
+    """
+    if not isinstance(model, nn.Layer):
+        raise ValueError(f"model must be a paddle.nn.Layer, but got {type(model).__name__}")
+    for name, layer in model.named_sublayers():
+        if getattr(layer, "_data_format", "NCHW") == "NHWC":
+            raise ValueError(
+                f"layer {name!r} computes in NHWC; attention layers take NCHW, so build the network "
+                "with data_format='NCHW'"
+            )
+    if input_shape is not None:
+        return run_trace(model, list(input_shape))
+    first = next((layer._in_channels for layer in model.sublayers() if isinstance(layer, nn.Conv2D)), 3)
+    errors = []
+    for channels in dict.fromkeys((first, 3)):  # the first convolution defined need not be the first run
+        for size in PROBE_SIZES:
+            try:
+                return run_trace(model, [channels, size, size])
+            except Exception as error:  # the network's own, of any kind
+                errors.append(f"[{channels}, {size}, {size}]: {last_line(error)}")
+    raise ValueError(
+        f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W]. "
+        f"Tried {'; '.join(errors)}"
+    )
+
+
+def last_line(error):
+    """Where Paddle says what is wrong."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def run_trace(model, input_shape):
+    """A :class:`Trace` of one forward pass on an image of ``input_shape``."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), paddle.float32)
+    trace = Trace(model, input_shape, dtype)
+    with trial(model) as handles:
+        for name, layer in trace.layers.items():
+            handles.append(layer.register_forward_pre_hook(lambda _, x, name=name: trace.enter(name, x)))
+            layer._forward_pre_hooks.move_to_end(handles[-1]._hook_id, last=False)
+            handles.append(layer.register_forward_post_hook(lambda _, x, y: trace.leave(y)))
+        x = paddle.full([1, *input_shape], 0.5, dtype=dtype)
+        x.stop_gradient = False
+        with _no_weight_gradients(model), paddle.enable_grad():
+            try:
+                model(x * 1.0)  # a leaf has no graph node; its multiple has
+            finally:
+                trace.release()
+    return trace
+
+
+@contextlib.contextmanager
+def _no_weight_gradients(model):
+    """The gradients that parameters have are none of a trial's business."""
+    trained = [p for p in model.parameters() if not p.stop_gradient]
+    try:
+        for parameter in trained:
+            parameter.stop_gradient = True
+        yield
+    finally:
+        for parameter in trained:
+            parameter.stop_gradient = False
