@@ -21,15 +21,15 @@ _EXPORTS = {
     "describe_blocks": "insertion",
     "insert_attention": "insertion",
     "list_networks": "networks",
-    "load_torch_weights": "torch_weights",
+    "load_torch_weights": "checkpoint",
 }
 
 if TYPE_CHECKING:  # for editors
+    from .checkpoint import load_torch_weights
     from .insertion import describe_blocks, insert_attention
     from .layers import *  # noqa: F403
     from .networks import list_networks
     from .registry import build_attention, get_attention, list_attentions, register_attention
-    from .torch_weights import load_torch_weights
 
 
 def __getattr__(name: str) -> Any:

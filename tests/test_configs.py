@@ -10,11 +10,10 @@ from paddle_attention import list_networks
 from paddle_attention.deploy import export_inference_model
 from paddle_attention.engine import check_config
 from paddle_attention.engine.data import DATASETS, SAMPLERS
-from paddle_attention.engine.infer import TopkPostProcess
 from paddle_attention.engine.losses import CombinedLoss
 from paddle_attention.engine.metrics import parse_topk
 from paddle_attention.engine.optim import build_optimizer
-from paddle_attention.engine.transforms import build_transforms
+from paddle_attention.preprocess import TopkPostProcess, build_transforms
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "ppcls_configs").rglob("*.yaml"))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from paddleclas_home import ENVIRONMENT, HOME, needs_paddleclas
 
-from paddle_attention.weights import read_state_dict
+from paddle_attention.checkpoint import read_state_dict
 
 ROOT = Path(__file__).parent.parent
 # Without batch normalisation, so that a batch of 16 is 2 batches of 8; attention on tokens.

@@ -59,13 +59,14 @@ def test_links(page):
 
 def test_the_engine_page_is_complete():
     """What the engine supports is what its page lists."""
+    from paddle_attention import preprocess
     from paddle_attention.config.schema import AMP, GLOBAL
-    from paddle_attention.engine import data, losses, optim, transforms
+    from paddle_attention.engine import data, losses, optim
 
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     names = [
-        *transforms.OPERATORS,
-        *transforms.BATCH_OPERATORS,
+        *preprocess.OPERATORS,
+        *preprocess.BATCH_OPERATORS,
         *losses.LOSSES,
         *optim.OPTIMIZERS,
         *(n for n in optim.SCHEDULES if n != "Constant"),

@@ -18,11 +18,11 @@ import pytest
 from paddle import nn
 
 from paddle_attention import SEBlock
+from paddle_attention.checkpoint import load_weights, read_file, save_file
 from paddle_attention.engine import ConfigError, Engine, check_config
 from paddle_attention.engine.losses import CELoss, CombinedLoss, MixCELoss
 from paddle_attention.engine.metrics import Meters
 from paddle_attention.engine.optim import build_optimizer
-from paddle_attention.weights import load_weights, read_file, save_file
 
 
 class Small(nn.Layer):

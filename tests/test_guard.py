@@ -16,9 +16,9 @@ import yaml
 from paddle import nn
 
 from paddle_attention import ppcls
+from paddle_attention.checkpoint import save_file
 from paddle_attention.config import ConfigError, DataError
 from paddle_attention.ppcls import bridge, guard
-from paddle_attention.weights import save_file
 
 ROOT = Path(__file__).parent.parent
 

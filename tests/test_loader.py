@@ -76,7 +76,7 @@ for epoch in range(epochs):
     marks.append(usage())
 loader.close()
 np.savez(path, marks=marks, **{f"{i}_{j}": x for i, batch in enumerate(result) for j, x in enumerate(batch)})
-left = [f for f in glob.glob("/dev/shm/psm_*") if os.stat(f).st_uid == os.getuid()]
+left = [f for f in glob.glob(f"/dev/shm/paddle_attention_{os.getpid()}_*")]
 print(json.dumps({"left": len(left)}))
 """
 
@@ -282,7 +282,7 @@ def test_byte_order_mark(images, tmp_path):
 
 def test_jpegs_that_are_whole(tmp_path):
     """Thumbnails, progressive scans and bytes behind the end are no reason to refuse one; a missing end is."""
-    from paddle_attention.engine.transforms import check_image
+    from paddle_attention.preprocess import check_image
 
     pixels = np.random.RandomState(0).randint(0, 256, (64, 80, 3), dtype="uint8")
     _, plain = cv2.imencode(".jpg", pixels)
@@ -300,7 +300,7 @@ def test_jpegs_that_are_whole(tmp_path):
 
 @pytest.mark.parametrize("ending", [".png", ".bmp", ".webp"])
 def test_other_formats_cut_off(tmp_path, ending):
-    from paddle_attention.engine.transforms import check_image
+    from paddle_attention.preprocess import check_image
 
     path = tmp_path / f"a{ending}"
     Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 80, 3), dtype="uint8")).save(path)
@@ -346,3 +346,24 @@ def test_nothing_at_all_can_be_read(images, tmp_path):
     with pytest.raises(DataError, match=r"none of 29 images can be read, such as image .*\.jpg"):
         list(loader)
     loader.close()
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no shared memory here")
+def test_shared_memory_of_killed_workers_is_freed(images, tmp_path):
+    """Killed between making a block and telling anybody, also in a process that is dead now."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    blocks = [Path(f"/dev/shm/paddle_attention_{number}_1_0") for number in (os.getpid(), dead.pid)]
+    other = Path(f"/dev/shm/paddle_attention_{os.getppid()}_1_0")
+    try:
+        for block in (*blocks, other):
+            block.write_bytes(b"x")
+        loader = build_loader(images(2), "Train")
+        list(loader)
+        assert not any(block.exists() for block in blocks)
+        blocks[0].write_bytes(b"x")
+        loader.close()
+        assert not blocks[0].exists()
+        assert other.exists()
+    finally:
+        other.unlink()

@@ -11,9 +11,9 @@ import pytest
 from paddle import nn
 
 from paddle_attention import list_networks
+from paddle_attention.checkpoint import load_weights, save_file
 from paddle_attention.networks import BACKBONES
 from paddle_attention.ppcls import backbones, bridge
-from paddle_attention.weights import load_weights, save_file
 
 
 def count(model):

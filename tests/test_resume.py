@@ -19,12 +19,12 @@ import pytest
 from paddle import nn
 
 from paddle_attention import CBAM, EMAU, SEBlock, files
+from paddle_attention.checkpoint import read_file, save_file
 from paddle_attention.config import ConfigError, DataError
 from paddle_attention.engine import Engine
 from paddle_attention.engine.checkpoints import Checkpoints, NonFiniteError
 from paddle_attention.files import DamagedFileError, FolderInUseError
 from paddle_attention.interrupt import Interrupted
-from paddle_attention.weights import read_file, save_file
 
 ROOT = Path(__file__).parent.parent
 ATTENTION = {"SE": lambda: SEBlock(8, 2), "CBAM": lambda: CBAM(8, 2), "EMAU": lambda: EMAU(8, k=4)}

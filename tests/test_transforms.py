@@ -10,12 +10,10 @@ import pytest
 from PIL import Image
 
 from paddle_attention.engine import ConfigError, build_transforms
-from paddle_attention.engine.transforms import (
-    OPERATORS,
+from paddle_attention.preprocess import OPERATORS
+from paddle_attention.preprocess.mixing import CutmixOperator, MixupOperator, OpSampler
+from paddle_attention.preprocess.operators import (
     ColorJitter,
-    CutmixOperator,
-    MixupOperator,
-    OpSampler,
     RandCropImage,
     RandFlipImage,
     RandomCropImage,

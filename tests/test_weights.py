@@ -15,12 +15,14 @@ from paddle import nn
 from paddle.vision.models import resnet18
 
 from paddle_attention import insert_attention
-from paddle_attention.serialization import load_paddle_file, read_safetensors, safetensors_bytes
-from paddle_attention.weights import (
+from paddle_attention.checkpoint import (
+    load_paddle_file,
     load_weights,
     own_parts,
     read_file,
+    read_safetensors,
     read_state_dict,
+    safetensors_bytes,
     save_file,
     save_weights,
 )
@@ -140,7 +142,7 @@ def test_hostile_opcodes(tmp_path, value, message):
     path = tmp_path / "raw.pdparams"
     path.write_bytes(b"\x80\x02}U\x01w" + value + b"s.")
     code = (
-        "import sys; from paddle_attention.weights import read_file; from paddle_attention import serialization\n"
+        "import sys; from paddle_attention.checkpoint import read_file; from paddle_attention.checkpoint import pickles as serialization\n"
         "try:\n    read_file(sys.argv[1])\nexcept ValueError as error:\n    print(error)\n"
         "assert serialization._value_of_data.__defaults__ is None"
     )

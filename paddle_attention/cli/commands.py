@@ -111,9 +111,8 @@ def do_convert_torch_weights(options):
     import yaml
 
     from .. import layers
+    from ..checkpoint import load_torch_weights, save_weights
     from ..registry import build_attention, list_attentions
-    from ..torch_weights import load_torch_weights
-    from ..weights import save_weights
 
     if not options.target.endswith((".pdparams", ".safetensors")):
         raise ValueError(f"{options.target}: the target must end in .pdparams or .safetensors")
@@ -144,7 +143,7 @@ def do_convert_torch_weights(options):
 
 def do_convert_weights(options):
     """Write Paddle's weights ``source`` as ``target``: .pdparams to .safetensors or back."""
-    from ..weights import read_state_dict, save_weights
+    from ..checkpoint import read_state_dict, save_weights
 
     state = read_state_dict(options.source)
     save_weights(state, options.target)

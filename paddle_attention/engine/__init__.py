@@ -6,9 +6,8 @@ checkpoints and log lines, and refuses what it cannot honour.
 """
 
 from ..config import ConfigError, check_config, move_class_num
+from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
 from .engine import Engine
-from .infer import TopkPostProcess, list_images, read_batches
-from .transforms import build_transforms
 
 __all__ = [
     "ConfigError",

@@ -9,7 +9,7 @@ import paddle
 from paddle.base.layer_helper import LayerHelper
 from tqdm import tqdm
 
-from ..weights import own_parts
+from ..checkpoint import own_parts
 
 logger = logging.getLogger("ppcls")
 

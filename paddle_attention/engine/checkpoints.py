@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import paddle
 
 from .. import __version__, files
+from ..checkpoint import read_file, read_state_dict, save_set
 from ..config import VALIDATOR
-from ..weights import read_file, read_state_dict, save_set
 
 logger = logging.getLogger("ppcls")
 

@@ -7,11 +7,11 @@ import numpy as np
 import paddle
 from paddle.io import BatchSampler, Dataset, DistributedBatchSampler
 
+from ..checkpoint import plain_pickles
 from ..config import ConfigError, DataError, build_by_name, unsupported
 from ..files import read_lines, read_regular_file
-from ..serialization import plain_pickles
+from ..preprocess import build_batch_transforms, build_transforms
 from .loader import BatchReader, Loader
-from .transforms import build_batch_transforms, build_transforms
 
 _CHECKED_FILES = 10_000  # of a list, before training: each costs a request to the disk
 _LABEL = re.compile(r"-?[0-9]{1,9}")

@@ -16,10 +16,11 @@ import paddle
 from paddle.static import InputSpec
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..checkpoint import load_weights, set_weights
 from ..config import ConfigError, DataError, check_config, move_class_num
 from ..files import FolderLock, has_manifest, verify
 from ..interrupt import Interrupted, StopRequest
-from ..weights import load_weights, set_weights
+from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
 from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
 from .checkpoints import (
     BEST,
@@ -31,12 +32,10 @@ from .checkpoints import (
     section_hashes,
 )
 from .data import build_loader, mixes_labels
-from .infer import TopkPostProcess, list_images, read_batches
 from .losses import CombinedLoss
 from .metrics import Meters, check_classes, parse_topk, require_metric
 from .optim import build_optimizer
 from .steps import LossGuard, Model, Position, RandomNumbers
-from .transforms import build_transforms
 
 logger = logging.getLogger("ppcls")
 

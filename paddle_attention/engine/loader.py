@@ -12,6 +12,8 @@ its processes dies.
 
 import collections
 import contextlib
+import glob
+import itertools
 import multiprocessing
 import os
 import queue
@@ -29,11 +31,12 @@ import paddle
 from paddle.io import DataLoader
 
 from ..config import DataError
-from .generators import derive_seed, set_seed
+from ..preprocess.generators import derive_seed, set_seed
 
 _AHEAD = 2  # batches in preparation for every worker process
 _SUBSTITUTES = 1000  # images tried for a batch none of whose own can be read
 _SHARED_MEMORY = "/dev/shm"
+_BLOCK = "paddle_attention_"  # then the parent's process number
 
 
 class BatchReader:
@@ -167,12 +170,17 @@ class Loader(DataLoader):
         """End the worker processes."""
         if self._pool is not None:
             # At once, also where one is stuck in a file system that does not answer.
-            for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+            processes = list((getattr(self._pool, "_processes", None) or {}).values())
+            for process in processes:
                 process.kill()
             if reader := getattr(getattr(self._pool, "_call_queue", None), "_reader", None):
                 reader.close()  # Python 3.10 would wait for somebody to read what is queued
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+            if processes:
+                for process in processes:
+                    process.join(1)
+                _free_shared_memory()
 
     def _choose(self, epoch):
         """The indices of every batch of ``epoch``."""
@@ -220,6 +228,7 @@ class Loader(DataLoader):
             self._pool = _Thread()
         elif self._pool is None:
             resource_tracker.ensure_running()  # one for all processes: it frees what a dead one leaves
+            _free_shared_memory()
             self._pool = ProcessPoolExecutor(
                 self.workers,
                 multiprocessing.get_context("fork"),
@@ -256,7 +265,7 @@ class _Thread:
 
 # --- in the worker processes -------------------------------------------------------------
 
-_worker = {}
+_worker, _numbers = {}, itertools.count()
 
 
 def start_worker():
@@ -271,7 +280,7 @@ def _begin_work(reader, hand_over, parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which may reach the whole group as well
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker.update(reader=reader, hand_over=hand_over)
+    _worker.update(reader=reader, hand_over=hand_over, parent=parent)
 
 
 def _end_with(parent):
@@ -297,12 +306,22 @@ def _share(array):
     """``array`` in shared memory, as ``(name, shape, dtype)``; itself where there is too little."""
     if shutil.disk_usage(_SHARED_MEMORY).free < 2 * array.nbytes + (1 << 20):
         return array
-    block = shared_memory.SharedMemory(create=True, size=array.nbytes)
+    name = f"{_BLOCK}{_worker['parent']}_{os.getpid()}_{next(_numbers)}"
+    block = shared_memory.SharedMemory(name, create=True, size=array.nbytes)
     try:
         np.ndarray(array.shape, array.dtype, block.buf)[...] = array
         return block.name, array.shape, array.dtype.str
     finally:
         block.close()
+
+
+def _free_shared_memory():
+    """Blocks of workers that were killed before anybody knew of them, of this process and of dead ones."""
+    for path in glob.glob(os.path.join(_SHARED_MEMORY, f"{_BLOCK}*")):
+        parent = os.path.basename(path).removeprefix(_BLOCK).partition("_")[0]
+        with contextlib.suppress(OSError):
+            if int(parent) == os.getpid() or not os.path.exists(f"/proc/{parent}"):
+                os.unlink(path)
 
 
 def _take(result):

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from ..preprocess.generators import derive_seed
 from .checkpoints import NonFiniteError
-from .generators import derive_seed
 
 logger = logging.getLogger("ppcls")
 _NAMED_FILES = 3  # of a batch, in a message

@@ -251,7 +251,7 @@ def _uses(function, name):
 
 def _load_backbone_weights(network, path):
     """Load a backbone checkpoint; everything but the classifier must fit."""
-    from ..weights import load_weights
+    from ..checkpoint import load_weights
 
     report = load_weights(network, path, skip_classifier=True)
     _logger.info("Finish load pretrained model from %s: %s", path, report)

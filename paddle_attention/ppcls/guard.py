@@ -23,9 +23,8 @@ import tarfile
 import paddle
 from paddle import nn
 
+from ..checkpoint import PlainPickle, UnsafeFileError, plain_pickles, read_file
 from ..config import ConfigError, DataError, parse_value
-from ..serialization import PlainPickle, UnsafeFileError, plain_pickles
-from ..weights import read_file
 
 _NAME = re.compile(r"[A-Za-z]\w*|_[A-Za-z]\w*")
 _TRUSTED = ("ppcls", "paddle", "paddle_attention")

@@ -8,8 +8,8 @@ import traceback
 
 import paddle
 
+from ..checkpoint import UnsafeFileError
 from ..config import ConfigError, DataError
-from ..serialization import UnsafeFileError
 from .bridge import check_config_file, register
 from .guard import BUILTINS, guard_folder, guarded
 

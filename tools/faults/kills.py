@@ -12,8 +12,7 @@ from pathlib import Path
 import paddle
 
 from paddle_attention import files
-from paddle_attention.serialization import read_safetensors
-from paddle_attention.weights import save_weights
+from paddle_attention.checkpoint import read_safetensors, save_weights
 
 from .runs import Child, Row, assert_equal
 

@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 
 from paddle_attention import files
+from paddle_attention.checkpoint import unpickle_arrays
 from paddle_attention.cli.main import main
-from paddle_attention.serialization import unpickle_arrays
 
 TIMEOUT = 120  # seconds after which a child counts as hanging
 _IMAGES, _EVERY = 96, 12

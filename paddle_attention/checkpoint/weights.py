@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import paddle
 
-from . import files
-from .insertion import attention_prefixes
-from .naming import did_you_mean
-from .registry import list_attentions
-from .serialization import UnsafeFileError, load_paddle_file, read_safetensors, safetensors_bytes
+from .. import files
+from ..insertion import attention_prefixes
+from ..naming import did_you_mean
+from ..registry import list_attentions
+from .pickles import UnsafeFileError, load_paddle_file
+from .safetensors import read_safetensors, safetensors_bytes
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class LoadReport:
         if self.skipped_classifier:
             text += f", classifier of another size kept as initialised: {', '.join(self.skipped_classifier)}"
         if self.replaced:
-            text += f", {len(self.replaced)} in the file of replaced convolutions not used ({_some(self.replaced)})"
+            text += f", {len(self.replaced)} in the file of replaced convolutions not used ({some(self.replaced)})"
         return text
 
 
@@ -121,15 +122,15 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
         near = did_you_mean(next(iter(state), ""), own)
         raise ValueError(
             f"{source} does not fit {type(network).__name__}: none of its {len(state)} tensors "
-            f"({_some(list(state))}) is one of the network's ({_some(list(own))}){near}"
+            f"({some(list(state))}) is one of the network's ({some(list(own))}){near}"
         )
     if missing := [k for k in missing if k not in attention]:
-        problems.append(f"{len(missing)} missing ({_some(missing)})")
+        problems.append(f"{len(missing)} missing ({some(missing)})")
     if unexpected:
-        problems.append(f"{len(unexpected)} unknown to the network ({_some(unexpected)})")
+        problems.append(f"{len(unexpected)} unknown to the network ({some(unexpected)})")
     if mismatched := [k for k in mismatched if k not in classifier]:
         shapes = [f"{k} {list(state[k].shape)} in the file, {list(own[k].shape)} here" for k in mismatched]
-        problems.append(f"{len(mismatched)} of another shape ({_some(shapes)})")
+        problems.append(f"{len(mismatched)} of another shape ({some(shapes)})")
     if problems:
         raise ValueError(
             f"{source} does not fit {type(network).__name__}: of {len(own)} tensors "
@@ -161,7 +162,7 @@ def _as_dtype(value, dtype):
     return paddle.to_tensor(value).astype(dtype)
 
 
-def _some(items, limit=3):
+def some(items, limit=3):
     rest = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
 

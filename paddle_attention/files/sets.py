@@ -10,150 +10,29 @@ files their names (:func:`recover`).
 """
 
 import contextlib
-import errno
-import hashlib
 import json
 import os
 import re
-import socket
 import time
 
 try:
     import fcntl
 except ImportError:  # not on Windows
     fcntl = None
+from .atomic import STAGED, read_regular_file, sha256, sync_directory, sync_file
+from .errors import DamagedFileError, explain
+from .lock import PATIENCE, FolderLock
 
 MANIFEST = ".manifest.json"
-STAGED = ".staged"
+
+
 _ASIDE = ".aside"
+
+
 _FORMAT = 1
-_CHUNK = 1 << 20
+
+
 _SMALL = 1024  # bytes
-_PATIENCE = 3  # seconds to wait for another process
-_FULL_OR_CLOSED = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-)
-
-
-class DamagedFileError(ValueError):
-    """A file that is not what its manifest says."""
-
-
-class FolderInUseError(OSError):
-    """Another process writes into this folder."""
-
-
-# --- one file ----------------------------------------------------------------------------
-
-
-def write_atomically(path, write, mode=None):
-    """Let ``write(file)`` write ``path`` under its staging name, which it then replaces in one step.
-
-    Args:
-        path (str): the file; its folder is made if it is missing.
-        write (callable): gets the open binary file.
-        mode (int, optional): permissions; by default those of a new file.
-
-    Raises:
-        OSError: naming ``path`` and saying that the old file is kept.
-    """
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    staged = path + STAGED
-    with explain(path), _open_alone(staged, path) as file, clean_up([staged]):
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(staged, mode)
-        os.replace(staged, path)
-    sync_directory(os.path.dirname(path))
-
-
-def read_lines(path):
-    """Yield ``(number, text)`` of the lines of a UTF-8 file that are not empty.
-
-    White space at the ends and a byte-order mark are left out.
-
-    Raises:
-        ValueError: naming file and line, for what is not UTF-8.
-    """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number}: not UTF-8 text ({error.reason}): {line[:60]!r}"
-                ) from error
-            if text:
-                yield number, text
-
-
-def read_regular_file(path):
-    """The bytes of a file; raises OSError for what is none, such as a pipe, on which reading would wait."""
-    if not os.path.isfile(path):
-        if os.path.exists(path):
-            raise OSError(errno.EINVAL, "not a regular file", path)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def sync_directory(directory):
-    """Bring the names in ``directory`` to the disk, where the system can do that."""
-    with contextlib.suppress(OSError):
-        handle = os.open(directory or ".", os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def sync_file(path):
-    """Bring the content of ``path`` to the disk."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def sha256(path):
-    """The checksum of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def explain(path, kept="what was there before is unchanged"):
-    """Name ``path`` and what was kept in the message of an error of the file system."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL_OR_CLOSED:
-            raise OSError(error.errno, f"{os.strerror(error.errno)} while writing {path}; {kept}") from error
-        raise
-
-
-@contextlib.contextmanager
-def clean_up(paths):
-    """Remove ``paths`` if the block fails."""
-    try:
-        yield
-    except BaseException:
-        for path in paths:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        raise
-
-
-# --- a set of files ----------------------------------------------------------------------
 
 
 def commit(prefix, endings, facts=None, kept="what was there before is unchanged"):
@@ -323,7 +202,7 @@ def verify(prefix, endings=None, strict=False):
     Raises:
         DamagedFileError: if a file is missing or has another content.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + PATIENCE
     while True:
         recover(prefix)
         manifest = read_manifest(prefix)
@@ -369,83 +248,3 @@ def _matches(path, entry):
         return os.path.getsize(path) == entry["bytes"] and sha256(path) == entry["sha256"]
     except FileNotFoundError:
         return False
-
-
-# --- a folder ----------------------------------------------------------------------------
-
-
-class FolderLock:
-    """Keeps other processes from writing into ``directory``; the system releases it when this one ends.
-
-    Args:
-        directory (str): is made if it is missing.
-        purpose (str): for the message, such as ``'training'``.
-        name (str): of the lock's file, for several kinds of use of one folder.
-        patience (float): seconds to try; what a killed process has started ends a moment later.
-
-    Raises:
-        FolderInUseError: if another process has it.
-    """
-
-    NAME = ".lock"
-
-    def __init__(self, directory, purpose, name=NAME, patience=_PATIENCE):
-        with explain(directory):
-            os.makedirs(directory, exist_ok=True)
-        self.path = os.path.join(directory, name)
-        with explain(self.path):
-            self.file = _open_alone(self.path, directory, patience)
-            self.file.write(f"{purpose}, process {os.getpid()} on {socket.gethostname()}\n".encode())
-            self.file.flush()
-
-    def release(self):
-        """Let others in."""
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-        self.file.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.release()
-
-
-def _open_alone(path, target, patience=0):
-    """``path`` opened for writing, empty, by this process alone; ``target`` is for the message."""
-    deadline = time.monotonic() + patience
-    while True:
-        file = open(path, "a+b")  # noqa: SIM115 (given to the caller)
-        try:
-            if fcntl is not None:
-                _lock(file, target)
-        except FolderInUseError:
-            file.close()
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.1)
-            continue
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-                    file.truncate(0)
-                    return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # whoever had it has just renamed or removed it
-
-
-def _lock(file, target):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            file.seek(0)
-            holder = file.read(200).decode("utf-8", "replace").strip() if target != file.name else ""
-            raise FolderInUseError(
-                f"{target} is in use by {holder if holder.isprintable() and holder else 'another process'}; "
-                "wait for it, or choose another place"
-            ) from error
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
-            raise

@@ -11,8 +11,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from .serialization import read_safetensors
-from .weights import _some, set_weights
+from .safetensors import read_safetensors
+from .weights import set_weights, some
 
 _STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
 
@@ -56,7 +56,7 @@ def load_torch_weights(layer_or_model, source, dialect=None):
     if problems:
         whose = "the authors'" if candidate == "authors" else f"{candidate}'s"
         raise ValueError(
-            f"{name} does not fit {type(layer_or_model).__name__} by {whose} names: {_some(problems, 12)}"
+            f"{name} does not fit {type(layer_or_model).__name__} by {whose} names: {some(problems, 12)}"
         )
     set_weights(layer_or_model, state, name)
     return layer_or_model

@@ -1,0 +1,19 @@
+"""Images to arrays and probabilities to classes, in training and in prediction alike."""
+
+from .build import OPERATORS, build_transforms
+from .decode import MAX_PIXELS, check_image
+from .images import list_images, read_batches
+from .mixing import BATCH_OPERATORS, build_batch_transforms
+from .postprocess import TopkPostProcess
+
+__all__ = [
+    "BATCH_OPERATORS",
+    "MAX_PIXELS",
+    "OPERATORS",
+    "TopkPostProcess",
+    "build_batch_transforms",
+    "build_transforms",
+    "check_image",
+    "list_images",
+    "read_batches",
+]

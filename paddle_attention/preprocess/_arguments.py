@@ -1,0 +1,22 @@
+"""Checks of the operators' arguments."""
+
+from ..config import ConfigError
+
+
+def pair(name, value):
+    values = [value, value] if isinstance(value, int) else list(value)
+    if len(values) != 2 or any(not isinstance(v, int) or v < 1 for v in values):
+        raise ValueError(f"{name} must be a positive integer or two of them, but got {value!r}")
+    return tuple(values)
+
+
+def choice(name, value, known):
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, but got {value!r}")
+    return value
+
+
+def as_list(items, path):
+    if not isinstance(items, list):
+        raise ConfigError(f"{path}: must be a list of operators, but got {items!r}")
+    return items

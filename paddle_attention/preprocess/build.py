@@ -1,0 +1,58 @@
+"""Operators by their names in a YAML."""
+
+from ..config import build_by_name, single_item
+from ._arguments import as_list
+from .decode import DecodeImage
+from .operators import (
+    ColorJitter,
+    CropImage,
+    NormalizeImage,
+    Pad,
+    RandCropImage,
+    RandFlipImage,
+    RandomCropImage,
+    RandomErasing,
+    ResizeImage,
+    ToCHWImage,
+)
+
+OPERATORS = {
+    cls.__name__: cls
+    for cls in (
+        DecodeImage,
+        ResizeImage,
+        CropImage,
+        RandCropImage,
+        RandomCropImage,
+        RandFlipImage,
+        Pad,
+        ColorJitter,
+        RandomErasing,
+        NormalizeImage,
+        ToCHWImage,
+    )
+}
+
+
+def build_transforms(items, path, max_pixels=None):
+    """One function of an image from a YAML list of operators.
+
+    Args:
+        items (list): names, or dicts of one name and its arguments.
+        path (str): key path for messages.
+        max_pixels (int, optional): of one image file; by default :data:`MAX_PIXELS`.
+
+    Raises:
+        ConfigError: naming the key, for anything that cannot be honoured.
+    """
+    operators = [
+        build_by_name(f"{path}.{i}", OPERATORS, *single_item(f"{path}.{i}", item), max_pixels=max_pixels)
+        for i, item in enumerate(as_list(items, path))
+    ]
+
+    def transform(image):
+        for operator in operators:
+            image = operator(image)
+        return image
+
+    return transform
