@@ -12,7 +12,7 @@ from ..registry import register_attention
 from ._abn import conv_abn
 from ._base import AttentionLayer
 from ._checks import check_positive_int
-from .object_context_block import ObjectContextBlock
+from .object_context_block import OCNET, ObjectContextBlock
 
 __all__ = ["ASPOC"]
 
@@ -33,9 +33,7 @@ class _Context(AttentionLayer):
 
 @register_attention(
     "ASPOC",
-    paper="OCNet: Object Context Network for Scene Parsing",
-    arxiv="1809.00916",
-    year=2018,
+    **OCNET,
     domain="spatial",
     computed_by="matmul",
     applied_by="matmul, concat",

@@ -12,16 +12,14 @@ from ..registry import register_attention
 from ._abn import conv_abn
 from ._base import AttentionLayer
 from ._checks import check_positive_int
-from .object_context_block import ObjectContextBlock, checked_sizes
+from .object_context_block import OCNET, ObjectContextBlock, checked_sizes
 
 __all__ = ["BaseOC"]
 
 
 @register_attention(
     "BaseOC",
-    paper="OCNet: Object Context Network for Scene Parsing",
-    arxiv="1809.00916",
-    year=2018,
+    **OCNET,
     domain="spatial",
     computed_by="matmul",
     applied_by="matmul, concat",

@@ -13,7 +13,7 @@ cannot trace it where it takes C for an unknown.) In the exported network only t
 
 from ..registry import register_attention
 from ._base import AttentionLayer
-from .channel_attention import POOL_TYPES, ChannelAttention
+from .channel_attention import ChannelAttention
 from .spatial_attention import SpatialAttention
 
 __all__ = ["CBAM"]
@@ -44,6 +44,7 @@ class CBAM(AttentionLayer):
         no_spatial (bool): leave the spatial gate out.
         spatial_bn (bool): batch normalisation in the spatial gate, as in the
             authors' code; the paper's equation 3 has none.
+        bn_momentum (float): see :class:`SpatialAttention`.
         bias (bool): biases in the MLP of the channel gate.
         hidden_channels (int, optional): hidden width of that MLP, instead of
             ``channels // reduction``.
@@ -68,12 +69,13 @@ class CBAM(AttentionLayer):
         channels,
         reduction=16,
         kernel_size=7,
-        pool_types=POOL_TYPES,
+        pool_types=("avg", "max"),
         no_spatial=False,
         spatial_bn=True,
         bias=True,
         hidden_channels=None,
         identity_init=False,
+        bn_momentum=0.01,
     ):
         super().__init__()
         self.channels = channels
@@ -81,7 +83,9 @@ class CBAM(AttentionLayer):
             channels, reduction, pool_types, bias, hidden_channels, identity_init
         )
         self.spatial_gate = (
-            None if no_spatial else SpatialAttention(channels, kernel_size, spatial_bn, identity_init)
+            None
+            if no_spatial
+            else SpatialAttention(channels, kernel_size, spatial_bn, identity_init, bn_momentum)
         )
 
     def attention_maps(self, x):

@@ -19,11 +19,11 @@ from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import hidden_width
 from ._init import pointwise, start_from_zero
-from ._ops import is_deployed
+from ._ops import count_positions, full_precision, is_deployed, widen
 
 __all__ = ["ChannelAttention"]
 
-POOL_TYPES = ("avg", "max")
+POOL_TYPES = ("avg", "max", "lp", "lse")
 
 
 def max_over_pixels(x):
@@ -34,6 +34,22 @@ def max_over_pixels(x):
 def max_over_pixels_deployed(x):
     """The same forward as :func:`max_over_pixels`, for graphs without a backward."""
     return paddle.max(x.flatten(2), axis=-1, keepdim=True).unsqueeze(-1)
+
+
+def power_average(x):
+    """``[N, C, H, W] -> [N, C, 1, 1]`` root of the sum of squares over the map; no mean."""
+    with full_precision():
+        wide = widen(x)
+        total = F.adaptive_avg_pool2d(wide * wide, 1) * count_positions(wide)
+        # The root of an exact 0 has no gradient.
+        return paddle.sqrt(total.clip(min=1e-30)).astype(x.dtype)
+
+
+def log_sum_exp(x):
+    """``[N, C, H, W] -> [N, C, 1, 1]`` logarithm of the sum of exponentials over the map; no mean."""
+    with full_precision():
+        flat = widen(x).flatten(2)
+        return paddle.logsumexp(flat, axis=-1, keepdim=True).unsqueeze(-1).astype(x.dtype)
 
 
 @register_attention(
@@ -58,7 +74,8 @@ class ChannelAttention(GateLayer):
     Args:
         channels (int): channels of the input.
         reduction (int): the MLP's hidden width is ``channels // reduction``.
-        pool_types (sequence of str): ``('avg', 'max')`` or one of the two.
+        pool_types (sequence of str): some of ``'avg'``, ``'max'``, ``'lp'`` (root of the sum of squares)
+            and ``'lse'`` (log-sum-exp), each of which goes through the MLP. Default: the first two.
         bias (bool): biases in both layers of the MLP, as in the authors' code.
         hidden_channels (int, optional): the hidden width itself.
         identity_init (bool): start as the identity: every gate is doubled and its
@@ -78,7 +95,7 @@ class ChannelAttention(GateLayer):
         self,
         channels,
         reduction=16,
-        pool_types=POOL_TYPES,
+        pool_types=("avg", "max"),
         bias=True,
         hidden_channels=None,
         identity_init=False,
@@ -87,7 +104,9 @@ class ChannelAttention(GateLayer):
         hidden = hidden_width(channels, reduction, hidden_channels)
         pool_types = (pool_types,) if isinstance(pool_types, str) else tuple(pool_types)
         if not pool_types or set(pool_types) - set(POOL_TYPES) or len(set(pool_types)) != len(pool_types):
-            raise ValueError(f"pool_types takes 'avg', 'max' or both, but got {list(pool_types)}")
+            raise ValueError(
+                f"pool_types takes some of {', '.join(POOL_TYPES)}, each once, but got {list(pool_types)}"
+            )
         self.channels = channels
         self.pool_types = pool_types
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
@@ -99,9 +118,10 @@ class ChannelAttention(GateLayer):
             start_from_zero(self.fc2.weight, self.fc2.bias)
 
     def _pool(self, x, pool_type):
-        if pool_type == "avg":
-            return self.avg_pool(x)
-        return max_over_pixels_deployed(x) if is_deployed(self) else max_over_pixels(x)
+        if pool_type == "max" and is_deployed(self):
+            return max_over_pixels_deployed(x)
+        pools = {"avg": self.avg_pool, "max": max_over_pixels, "lp": power_average, "lse": log_sum_exp}
+        return pools[pool_type](x)
 
     def gate(self, x):
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""

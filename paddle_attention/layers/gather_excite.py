@@ -65,7 +65,14 @@ class GatherExcite(GateLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
-    TORCH_KEYS = {"timm": {}}
+    def torch_keys(self):
+        """timm's names are ours. Its convolution of the whole map is padded, the authors' is not: other numbers."""
+        if self.feat_size is not None:
+            raise self.error(
+                "weights with extra_params and extent=0 are not converted: timm pads this convolution, which the "
+                "authors do not, so the same weights give other numbers"
+            )
+        return {"timm": {}}
 
     def __init__(
         self,

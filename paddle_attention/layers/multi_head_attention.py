@@ -130,6 +130,10 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         dropout (float): of the attention weights.
         kdim, vdim (int, optional): width of keys and values. Default: ``embed_dim``.
         bias (bool): biases in all four projections.
+        add_bias_kv (bool): one learned key and value after those of the sequence.
+        add_zero_attn (bool): a key and value of zeros after all others.
+
+    No mask hides what these two options append.
 
     Shape:
         ``query`` ``[N, L, embed_dim]``, ``key`` ``[N, S, kdim]``, ``value`` ``[N, S, vdim]``; out
@@ -153,9 +157,25 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         return {"authors": {**weights, **biases}}
 
     @errors_name_the_class
-    def __init__(self, embed_dim, num_heads, dropout=0.0, kdim=None, vdim=None, bias=True):
+    def __init__(
+        self,
+        embed_dim,
+        num_heads,
+        dropout=0.0,
+        kdim=None,
+        vdim=None,
+        bias=True,
+        add_bias_kv=False,
+        add_zero_attn=False,
+    ):
         check_divides(embed_dim, num_heads=num_heads)
         super().__init__(embed_dim, num_heads, dropout, kdim, vdim, bias_attr=None if bias else False)
+        self.add_zero_attn = add_zero_attn
+        self.bias_k = self.bias_v = None
+        if add_bias_kv:
+            xavier = nn.initializer.XavierNormal()
+            self.bias_k = self.create_parameter([1, 1, embed_dim], default_initializer=xavier)
+            self.bias_v = self.create_parameter([1, 1, embed_dim], default_initializer=xavier)
 
     def forward(
         self, query, key=None, value=None, attn_mask=None, cache=None, key_padding_mask=None, is_causal=False
@@ -165,20 +185,40 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         attn_mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
         return super().forward(query, key, value, attn_mask, cache)
 
+    def _prepare_qkv(self, query, key, value, cache=None):
+        query, key, value, *cache = super()._prepare_qkv(query, key, value, cache)
+        return (query, self._append(key, self.bias_k), self._append(value, self.bias_v), *cache)
+
+    def _append(self, x, bias):
+        """``[N, heads, S, head_dim]`` with what ``add_bias_kv`` and ``add_zero_attn`` add to S."""
+        parts = [x]
+        if bias is not None:
+            own = bias.reshape([1, 1, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3]).astype(x.dtype)
+            parts.append(own.expand([*size_of(x, (0,)), -1, -1, -1]))
+        if self.add_zero_attn:
+            parts.append(paddle.zeros_like(x[:, :, :1]))
+        return x if len(parts) == 1 else paddle.concat(parts, axis=2)
+
     def _mask(self, query, key, attn_mask, key_padding_mask, is_causal):
         sizes = (*size_of(query, (0,)), self.num_heads, *size_of(query, (1,)), *size_of(key, (1,)))
-        return additive_mask(attn_mask, key_padding_mask, is_causal, sizes, query.dtype)
+        mask = additive_mask(attn_mask, key_padding_mask, is_causal, sizes, query.dtype)
+        added = (self.bias_k is not None) + bool(self.add_zero_attn)
+        if mask is None or not added:
+            return mask
+        if mask.shape[-1] == 1:
+            mask = mask.expand([-1, -1, -1, *size_of(key, (1,))])
+        return paddle.concat([mask, *[paddle.zeros_like(mask[..., :1])] * added], axis=-1)
 
     def attention_maps(
         self, query, key=None, value=None, attn_mask=None, key_padding_mask=None, is_causal=False
     ):
-        """The weights of every head, ``[N, num_heads, L, S]``."""
+        """The weights of every head, ``[N, num_heads, L, S]``, S with what the options add to it."""
         key = query if key is None else key
         mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
 
         def heads(x):
             return x.reshape([0, 0, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3])
 
-        q, k = heads(self.q_proj(query)), heads(self.k_proj(key))
-        energy = paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True)
-        return nn.functional.softmax(energy if mask is None else energy + mask)
+        q, k = heads(self.q_proj(query)), self._append(heads(self.k_proj(key)), self.bias_k)
+        scores = paddle.matmul(q * self.head_dim**-0.5, k, transpose_y=True)
+        return nn.functional.softmax(scores if mask is None else scores + mask)

@@ -17,6 +17,9 @@ from ._ops import full_precision, resize, size_of, unflatten_like, widen
 
 __all__ = ["ObjectContextBlock"]
 
+# The paper of this block and of the modules built of it.
+OCNET = {"paper": "OCNet: Object Context Network for Scene Parsing", "arxiv": "1809.00916", "year": 2018}
+
 # The authors apply one key transform twice, as key and as query, and so update its
 # running statistics twice a step. Applied once, this rate has the same effect.
 _TWICE = 1.0 - (1.0 - 0.1) ** 2

@@ -58,7 +58,9 @@ class SpatialAttention(GateLayer):
         channels (int): channels of the input.
         kernel_size (int): odd size of the convolution.
         bn (bool): batch normalisation after the convolution, as in the authors'
-            code (eps 1e-5, running statistics updated by 0.01 a step).
+            code (eps 1e-5).
+        bn_momentum (float): weight of a step's value in its running statistics: 0.01 in the
+            authors' code, 0.1 in timm's.
         identity_init (bool): start as the identity: every gate is doubled and its
             last layer starts from 0, so all weights start at 1.
 
@@ -76,14 +78,20 @@ class SpatialAttention(GateLayer):
         "timm": {"conv": ("conv.conv", lambda w: w[:, ::-1]), "bn": "conv.bn"},
     }
 
-    def __init__(self, channels, kernel_size=7, bn=True, identity_init=False):
+    def __init__(self, channels, kernel_size=7, bn=True, identity_init=False, bn_momentum=0.01):
         super().__init__()
         check_positive_int(channels=channels)
         check_odd("kernel_size", kernel_size)
+        if (
+            isinstance(bn_momentum, bool)
+            or not isinstance(bn_momentum, (int, float))
+            or not 0 <= bn_momentum <= 1
+        ):
+            raise ValueError(f"bn_momentum must be within [0, 1], but got {bn_momentum!r}")
         self.channels = channels
         self.conv = nn.Conv2D(2, 1, kernel_size, padding=kernel_size // 2, bias_attr=False)
-        # Paddle's momentum is the weight of the old value: 1 - PyTorch's 0.01.
-        self.bn = nn.BatchNorm2D(1, momentum=0.99, epsilon=1e-5) if bn else None
+        # Paddle's momentum is the weight of the old value.
+        self.bn = nn.BatchNorm2D(1, momentum=1.0 - bn_momentum, epsilon=1e-5) if bn else None
         self.identity_init = identity_init
         if identity_init:
             start_from_zero(self.bn.weight if bn else self.conv.weight)

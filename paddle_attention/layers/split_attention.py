@@ -69,9 +69,9 @@ class SplitAttention(AttentionLayer):
         bias=False,
     ):
         super().__init__()
-        check_positive_int(channels=channels)
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(
+            channels=channels,
             out_channels=out_channels,
             stride=stride,
             dilation=dilation,

@@ -27,7 +27,24 @@ from .multi_head_attention import MultiHeadAttention
 __all__ = ["PositionalEncoding", "TransformerDecoderLayer", "TransformerEncoderLayer"]
 
 
-class TransformerEncoderLayer(nn.TransformerEncoderLayer):
+class _PyTorchArguments:
+    """PyTorch's arguments for a layer of Paddle's, and :class:`MultiHeadAttention` in it."""
+
+    @errors_name_the_class
+    def __init__(
+        self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", norm_first=False
+    ):
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        check_divides(d_model, nhead=nhead)
+        check_positive_int(dim_feedforward=dim_feedforward)
+        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
+        for name in ("self_attn", "cross_attn"):
+            if name in self._sub_layers:
+                setattr(self, name, MultiHeadAttention(d_model, nhead, dropout))
+        self._config = config  # what Paddle's stacks of layers make their copies from
+
+
+class TransformerEncoderLayer(_PyTorchArguments, nn.TransformerEncoderLayer):
     """``paddle.nn.TransformerEncoderLayer`` with PyTorch's masks, arguments and weights.
 
     Self-attention and a feed-forward network, each with a shortcut and layer normalisation
@@ -48,17 +65,6 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
         ``src`` ``[N, L, d_model]`` in, the same out. Masks: see :func:`additive_mask`.
     """
 
-    @errors_name_the_class
-    def __init__(
-        self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", norm_first=False
-    ):
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        check_divides(d_model, nhead=nhead)
-        check_positive_int(dim_feedforward=dim_feedforward)
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
-        self.self_attn = MultiHeadAttention(d_model, nhead, dropout)
-        self._config = config  # what paddle.nn.TransformerEncoder makes its copies from
-
     def forward(self, src, src_mask=None, cache=None, src_key_padding_mask=None, is_causal=False):
         mask = self.self_attn._mask(src, src, src_mask, src_key_padding_mask, is_causal)
         return super().forward(src, mask, cache)
@@ -71,7 +77,7 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
         )
 
 
-class TransformerDecoderLayer(nn.TransformerDecoderLayer):
+class TransformerDecoderLayer(_PyTorchArguments, nn.TransformerDecoderLayer):
     """``paddle.nn.TransformerDecoderLayer`` with PyTorch's masks, arguments and weights.
 
     Self-attention, attention to ``memory`` and a feed-forward network, each with a
@@ -84,18 +90,6 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
     """
 
     TORCH_KEYS = {"authors": {"cross_attn": "multihead_attn"}}
-
-    @errors_name_the_class
-    def __init__(
-        self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", norm_first=False
-    ):
-        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        check_divides(d_model, nhead=nhead)
-        check_positive_int(dim_feedforward=dim_feedforward)
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
-        self.self_attn = MultiHeadAttention(d_model, nhead, dropout)
-        self.cross_attn = MultiHeadAttention(d_model, nhead, dropout)
-        self._config = config  # what paddle.nn.TransformerDecoder makes its copies from
 
     def forward(
         self,

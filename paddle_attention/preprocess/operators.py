@@ -80,8 +80,12 @@ class CropImage:
         height, width = image.shape[:2]
         if height < self.height or width < self.width:
             raise ValueError(f"cannot crop {self.width}x{self.height} from a {width}x{height} image")
-        left, top = (width - self.width) // 2, (height - self.height) // 2
+        left, top = self._corner(width - self.width, height - self.height)
         return image[top : top + self.height, left : left + self.width]
+
+    def _corner(self, width, height):
+        """Left and top, of at most ``width`` and ``height``."""
+        return width // 2, height // 2
 
 
 class RandCropImage:
@@ -122,18 +126,12 @@ class Pad:
         return np.pad(image, ((p, p), (p, p), (0, 0)), constant_values=self.fill)
 
 
-class RandomCropImage:
+class RandomCropImage(CropImage):
     """Crop ``size`` (``[width, height]``) at a random place."""
 
-    def __init__(self, size):
-        self.width, self.height = pair("size", size)
-
-    def __call__(self, image):
-        height, width = image.shape[:2]
-        if height < self.height or width < self.width:
-            raise ValueError(f"cannot crop {self.width}x{self.height} from a {width}x{height} image")
-        top, left = random.randint(0, height - self.height), random.randint(0, width - self.width)
-        return image[top : top + self.height, left : left + self.width]
+    def _corner(self, width, height):
+        top = random.randint(0, height)
+        return random.randint(0, width), top
 
 
 class RandFlipImage:

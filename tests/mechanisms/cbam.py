@@ -51,7 +51,7 @@ BAD_ARGUMENTS = [
 MUTANTS = [
     ("x = self.channel_gate(x)\n        return x if", "y = self.channel_gate(x)\n        return y if"),
     ("self.spatial_gate.gate(x * maps", "self.spatial_gate.conv(x[:, :2] * maps"),
-    ("None if no_spatial else SpatialAttention", "None if not no_spatial else SpatialAttention"),
+    ("if no_spatial\n", "if not no_spatial\n"),
 ]
 
 

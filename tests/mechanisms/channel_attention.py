@@ -20,7 +20,13 @@ from ._numpy import (
 
 def channel_attention(x, p, training=False, pools=("avg", "max"), prefix=""):
     """arXiv 1807.06521, equation 2."""
-    pooled = {"avg": x.mean((2, 3)), "max": x.max((2, 3))}
+    largest = x.max((2, 3))
+    pooled = {
+        "avg": x.mean((2, 3)),
+        "max": largest,
+        "lp": np.sqrt((x**2).sum((2, 3))),
+        "lse": largest + np.log(np.exp(x - largest[:, :, None, None]).sum((2, 3))),
+    }
     total = 0.0
     for pool in pools:
         hidden = np.maximum(fully_connected(pooled[pool], p, prefix + "fc1"), 0)
@@ -42,6 +48,11 @@ CASES = [
         partial(channel_attention, pools=("max",)),
         {"hidden_channels": 3, "pool_types": ["max"], "bias": False},
     ),
+    Case(
+        "ChannelAttention",
+        partial(channel_attention, pools=("lp", "lse", "avg")),
+        {"reduction": 2, "pool_types": ["lp", "lse", "avg"]},
+    ),
 ]
 
 
@@ -57,6 +68,14 @@ BAD_ARGUMENTS = [
 MUTANTS = [
     ("branch if logits is None else logits + branch", "branch"),
     ("self.fc2(self.relu(self.fc1(self._pool", "self.fc2((self.fc1(self._pool"),
+    (
+        "paddle.logsumexp(flat, axis=-1, keepdim=True)",
+        "paddle.log(paddle.exp(flat).mean(axis=-1, keepdim=True))",
+    ),
+    (
+        "F.adaptive_avg_pool2d(wide * wide, 1) * count_positions(wide)",
+        "F.adaptive_avg_pool2d(wide * wide, 1)",
+    ),
     ("return F.adaptive_max_pool2d(x, 1)", "return F.adaptive_max_pool2d(x, 1) * 0.99"),
 ]
 

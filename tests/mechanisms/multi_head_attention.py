@@ -27,6 +27,8 @@ MUTANTS = [
         "paddle.stack([paddle.cos(angle), paddle.sin(angle)], axis=2)",
     ),
     ('enumerate("qkv")\n                for leaf', 'enumerate("kqv")\n                for leaf'),
+    ("self._append(value, self.bias_v)", "self._append(value, self.bias_k)"),
+    ("[paddle.zeros_like(mask[..., :1])] * added", "[paddle.full_like(mask[..., :1], -1e9)] * added"),
     ("        if mask.dtype == paddle.bool:", "        if mask.dtype != paddle.bool:"),
     ("transformer.py", '"cross_attn": "multihead_attn"', '"cross_attn": "cross_attn"'),
 ]
@@ -36,11 +38,18 @@ class TestMultiHeadAttention(shared_tests([], BAD_ARGUMENTS)):
     """Bad arguments."""
 
 
-def attention_reference(x, p, heads, mask=None):
-    """``mask`` is True where a query may not see a key."""
+def attention_reference(x, p, heads, mask=None, zeros=False):
+    """``mask`` is True where a query may not see a key; keys and values may be appended."""
     n, length, width = x.shape
     q, k, v = (x @ p[f"{c}_proj.weight"] + p[f"{c}_proj.bias"] for c in "qkv")
-    q, k, v = (t.reshape(n, length, heads, -1).transpose(0, 2, 1, 3) for t in (q, k, v))
+    if "bias_k" in p:
+        k, v = (np.concatenate([t, np.tile(p[f"bias_{c}"], (n, 1, 1))], 1) for t, c in ((k, "k"), (v, "v")))
+    if zeros:
+        k, v = (np.concatenate([t, np.zeros((n, 1, width))], 1) for t in (k, v))
+    if mask is not None and k.shape[1] > length:
+        mask = np.broadcast_to(mask, (*mask.shape[:-1], length))
+        mask = np.concatenate([mask, np.zeros((*mask.shape[:-1], k.shape[1] - length), bool)], -1)
+    q, k, v = (t.reshape(n, t.shape[1], heads, -1).transpose(0, 2, 1, 3) for t in (q, k, v))
     energy = q @ k.transpose(0, 1, 3, 2) / (width // heads) ** 0.5
     weights = softmax(energy if mask is None else np.where(mask, -1e30, energy))
     y = (weights @ v).transpose(0, 2, 1, 3).reshape(x.shape)
@@ -68,13 +77,15 @@ MASKS = {
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_masks(name):
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("zeros", [False, True])
+def test_masks(name, bias, zeros):
     masks, blocked = MASKS[name]
     masks = {k: v if isinstance(v, bool) else paddle.to_tensor(v) for k, v in masks.items()}
-    layer = randomise(pa.MultiHeadAttention(8, 2))
+    layer = randomise(pa.MultiHeadAttention(8, 2, add_bias_kv=bias, add_zero_attn=zeros))
     layer.eval()
     x = np.random.RandomState(1).standard_normal((2, 5, 8)).astype("float32")
-    expected, weights = attention_reference(x, parameters_of(layer), 2, blocked)
+    expected, weights = attention_reference(x, parameters_of(layer), 2, blocked, zeros)
     assert relative(layer(paddle.to_tensor(x), **masks).numpy(), expected) < 1e-5
     assert relative(layer.attention_maps(paddle.to_tensor(x), **masks).numpy(), weights) < 1e-5
 

@@ -46,6 +46,7 @@ CASES = [
 
 BAD_ARGUMENTS = [
     (lambda: pa.SpatialAttention(8, kernel_size=4), "kernel_size must be odd.*got 4; use 3 or 5"),
+    (lambda: pa.SpatialAttention(8, bn_momentum=1.5), r"bn_momentum must be within \[0, 1\], but got 1.5"),
 ]
 
 
@@ -56,7 +57,8 @@ MUTANTS = [
         "maps = [paddle.mean(x, axis=1, keepdim=True), max_over_channels(x)]",
     ),
     ("paddle.mean(x, axis=1, keepdim=True)]", "paddle.mean(x, axis=1, keepdim=True).mean() + 0 * x[:, :1]]"),
-    ("momentum=0.99, epsilon=1e-5", "momentum=0.99, epsilon=1e-3"),
+    ("momentum=1.0 - bn_momentum, epsilon=1e-5", "momentum=1.0 - bn_momentum, epsilon=1e-3"),
+    ("momentum=1.0 - bn_momentum", "momentum=bn_momentum"),
 ]
 
 
@@ -91,12 +93,14 @@ def test_half_precision_maximum_is_exact(dtype):
     assert np.array_equal(x.grad.astype("float32").numpy(), expected.astype("float32"))
 
 
-def test_running_statistics():
-    """BatchNorm in the spatial gate moves by 0.01 a step, as in the authors' code."""
-    layer = SpatialAttention(4)
+@pytest.mark.parametrize("momentum", [0.01, 0.1])
+def test_running_statistics(momentum):
+    """The normalisation moves by 0.01 a step as in the authors' code, or by timm's 0.1."""
+    layer = SpatialAttention(4, bn_momentum=momentum)
     x = paddle.randn([2, 4, 6, 6])
     layer.train()
     logits = layer.conv(layer.pool(x)).numpy()
     layer(x)
-    np.testing.assert_allclose(layer.bn._mean.numpy(), [0.01 * logits.mean()], rtol=1e-4)
-    assert abs(float(layer.bn._variance[0]) - 1) < 0.02 * max(1, logits.var())
+    np.testing.assert_allclose(layer.bn._mean.numpy(), [momentum * logits.mean()], rtol=1e-4)
+    assert abs(float(layer.bn._variance[0]) - 1) < 2 * momentum * max(1, logits.var())
+    assert pa.CBAM(16, bn_momentum=momentum).spatial_gate.bn._momentum == 1.0 - momentum
