@@ -78,3 +78,14 @@ def test_the_engine_page_is_complete():
     ]
     missing = [n for n in names if f"`{n}`" not in text]
     assert not missing
+
+
+def test_the_rooms_are_drawn_as_they_are_enforced():
+    """docs/architecture.md has the layers of the import contract, and a line for every room."""
+    settings = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.findall(r'^    "([\w |]+)",$', settings.partition("\nlayers = [")[2].partition("]")[0], re.M)
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert len(layers) > 5
+    assert "```text\n" + "\n".join(layers) + "\n```" in text
+    for room in (name for layer in layers for name in layer.split(" | ")):
+        assert f"| `{room}/` |" in text or f"| `{room}.py` |" in text, room

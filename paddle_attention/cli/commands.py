@@ -150,6 +150,13 @@ def do_convert_weights(options):
     print(f"{len(state)} tensors written to {os.path.abspath(options.target)}")
 
 
+def do_new(options):
+    """Write the two files of a new mechanism."""
+    from .new import write_skeletons
+
+    print(write_skeletons(options.name))
+
+
 def do_list(options):
     """Print the registered mechanisms and the networks."""
     from ..networks import list_networks

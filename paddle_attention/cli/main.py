@@ -158,6 +158,9 @@ def _parser(command):
     ):
         sub = subparsers.add_parser(name, help=text, description=text)
         sub.add_argument("directory", metavar="DIR", help="a PaddleClas checkout")
+    text = "write the file of a new mechanism and the file of its tests, in a checkout"
+    sub = subparsers.add_parser("new", help=text, description=text)
+    sub.add_argument("name", help="such as MyGate")
     sub = subparsers.add_parser("digits", help="write scikit-learn's digits as images and lists")
     sub.add_argument("directory", nargs="?", default="./dataset/digits", metavar="DIR")
     for sub in subparsers.choices.values():
