@@ -76,7 +76,7 @@ def test_gates_are_the_weights_applied():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_inputs_of_a_thousand(dtype):
-    """Energies, sums of squares and softmax are in float32, whatever comes in."""
+    """Attention scores, sums of squares and softmax are in float32, whatever comes in."""
     random = np.random.RandomState(0)
 
     def tensor(*shape):

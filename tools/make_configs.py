@@ -1,7 +1,7 @@
 """python tools/make_configs.py: write ppcls_configs/ImageNet, one YAML for every named network.
 
 The networks and their training recipes are the data below and in paddle_attention/networks; the
-rest is the template SENet/se_resnet50.yaml.
+rest is the template SE/se_resnet50.yaml.
 """
 
 import os
@@ -10,37 +10,33 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+from paddle_attention import get_attention, list_networks  # noqa: E402
+from paddle_attention.networks import get_network  # noqa: E402
+
 DIRECTORY = os.path.join(ROOT, "ppcls_configs", "ImageNet")
-TEMPLATE = os.path.join(DIRECTORY, "SENet", "se_resnet50.yaml")
+TEMPLATE = os.path.join(DIRECTORY, "SE", "se_resnet50.yaml")
 CARDS = 4
-# family: (directory, paper, recipe)
-FAMILIES = {
-    "SE": ("SENet", "arXiv 1709.01507", "senet"),
-    "SENet154": ("SENet", "arXiv 1709.01507", "senet"),
-    "CBAM": ("CBAM", "arXiv 1807.06521", "cbam"),
-    "BAM": ("BAM", "arXiv 1807.06514", "cbam"),
-    "ECA": ("ECANet", "arXiv 1910.03151", "eca"),
-    "SGE": ("SGE", "arXiv 1905.09646", "eca"),
-    "SKNet50": ("SKNet", "arXiv 1903.06586", "sknet"),
-    "SKNet101": ("SKNet", "arXiv 1903.06586", "sknet"),
-    "SK": ("SKNet", "arXiv 1903.06586", "sknet"),
-    "GC": ("GCNet", "arXiv 1904.11492", "eca"),
-    "NL": ("NonLocal", "arXiv 1711.07971", "resnet"),
-    "A2": ("A2Net", "arXiv 1810.11579", "resnet"),
-    "GE": ("GENet", "arXiv 1810.12348", "senet"),
-    "Fca": ("FcaNet", "arXiv 2012.11879", "eca"),
-    "Triplet": ("TripletAttention", "arXiv 2010.03045", "eca"),
-    "Shuffle": ("ShuffleAttention", "arXiv 2102.00240", "eca"),
-    "GCT": ("GCT", "arXiv 1909.11519", "resnet"),
-    "SimAM": ("SimAM", "ICML 2021", "eca"),
-    "scSE": ("scSE", "arXiv 1803.02579", "resnet"),
-    "Coord": ("CoordAttention", "arXiv 2103.02907", "coord"),
-    "DA": ("DANet", "arXiv 1809.02983", "dilated"),
-    "OC": ("OCNet", "arXiv 1809.00916", "dilated"),
-    "CC": ("CCNet", "arXiv 1811.11721", "dilated"),
-    "EMA": ("EMANet", "arXiv 1907.13426", "dilated"),
-    "PSA": ("PSANet", "ECCV 2018", "dilated"),
-    "SA": ("SANet", "arXiv 1909.03402", "dilated"),
+# The recipe of a mechanism's networks; where nothing stands, PaddleClas' own for ResNet50.
+MECHANISMS = {
+    "SE": "senet",
+    "CBAM": "cbam",
+    "BAM": "cbam",
+    "ECA": "eca",
+    "SGE": "eca",
+    "SKConv": "sknet",
+    "GCBlock": "eca",
+    "GatherExcite": "senet",
+    "FcaLayer": "eca",
+    "TripletAttention": "eca",
+    "ShuffleAttention": "eca",
+    "SimAM": "eca",
+    "CoordAttention": "coord",
+    "DAModule": "dilated",
+    "BaseOC": "dilated",
+    "RCCA": "dilated",
+    "EMAU": "dilated",
+    "PSAModule": "dilated",
+    "SqueezeAttention": "dilated",
 }
 
 
@@ -68,19 +64,21 @@ RECIPES = {
 }
 
 
-def family(name):
-    """The entry of :data:`FAMILIES` for a network."""
-    return FAMILIES[name] if name in FAMILIES else FAMILIES[name.partition("_")[0]]
+def mechanism(name):
+    """The registry entry of the mechanism that a network is of."""
+    return get_attention(get_network(name).attention[0]["name"])
 
 
 def path(name):
-    """Where the YAML of a network is."""
-    return os.path.join(DIRECTORY, family(name)[0], name.lower() + ".yaml")
+    """Where the YAML of a network is: in the folder of its mechanism's name."""
+    return os.path.join(DIRECTORY, mechanism(name).name, name.lower() + ".yaml")
 
 
 def content(name):
     """The YAML of a network."""
-    _, paper, recipe = family(name)
+    entry = mechanism(name)
+    paper = f"arXiv {entry.arxiv}" if entry.arxiv else f"{entry.paper.partition(':')[0]}, {entry.year}"
+    recipe = MECHANISMS.get(entry.name, "resnet")
     if recipe == "eca" and "Mobile" in name:
         recipe = "eca_mobile"
     if name == "SE_MobileNetV2":
@@ -111,8 +109,6 @@ def content(name):
 
 
 def main():
-    from paddle_attention import list_networks
-
     for name in list_networks():
         os.makedirs(os.path.dirname(path(name)), exist_ok=True)
         text = content(name)  # before the template itself is written

@@ -3,7 +3,7 @@
 One row a mechanism, as a Markdown table: errors against the float64 references of the tests
 (forward in eval and train mode, gradient) and against the authors' recorded numbers, error of
 the exported network in Paddle Inference, latency of a deployed ResNet-18 with it over the bare
-one, peak memory of a forward and backward pass at 256 x 96 x 96 beside that of the textbook form.
+one, peak memory of a forward and backward pass at 256 x 96 x 96 beside that of the reference form.
 --quick leaves latency and memory out.
 """
 
@@ -23,7 +23,7 @@ from paddle_attention.cli.main import set_threads  # noqa: E402
 
 # Arguments for 64 to 512 channels and for 256, where the defaults do not serve.
 ARGUMENTS = {"PSAModule": {"mask_h": 27, "mask_w": 27}, "ShuffleAttention": {"groups": 16}}
-TEXTBOOK = ("NonLocal2D", "PAM", "BaseOC", "PyramidOC", "ASPOC", "SelfAttention2D")
+REFERENCE = ("NonLocal2D", "PAM", "BaseOC", "PyramidOC", "ASPOC", "SelfAttention2D")
 # Recorded as part of something larger, or the other way round.
 RECORDED_AS = {"PSAModule": "PSA", "SKConv": "SKBottleneck"}
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
@@ -132,9 +132,9 @@ import paddle
 from paddle_attention import build_attention
 from paddle_attention.layers import _chunked_attention as _attend
 
-name, arguments, textbook = json.loads(sys.argv[1])
-if textbook:
-    _attend._ENERGIES = 1 << 60
+name, arguments, reference = json.loads(sys.argv[1])
+if reference:
+    _attend._SCORES = 1 << 60
 layer = build_attention(name, 256, **arguments)
 layer.eval()
 def step(size):
@@ -151,10 +151,10 @@ print(kilobytes("VmHWM") - before)
 """
 
 
-def memory(name, arguments, textbook=False):
+def memory(name, arguments, reference=False):
     """Growth of the process in MB, a forward and backward pass at [1, 256, 96, 96]."""
     done = subprocess.run(
-        [sys.executable, "-c", MEMORY, json.dumps([name, arguments, textbook])],
+        [sys.executable, "-c", MEMORY, json.dumps([name, arguments, reference])],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -178,7 +178,7 @@ def main():
 
     lines = [f"Paddle {paddle.__version__}, {os.environ['OMP_NUM_THREADS']} threads", ""]
     head = ["mechanism", "forward", "train", "gradient", "authors", "export oneDNN", "export plain"]
-    head += [] if options.quick else ["latency", "memory MB", "textbook MB"]
+    head += [] if options.quick else ["latency", "memory MB", "reference MB"]
     head += ["parameters"]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for entry in list_attentions():
@@ -194,20 +194,20 @@ def main():
         if not options.quick:
             ratio, where = latency(entry)
             row += [f"{ratio:.2f} {where}", f"{memory(entry.name, arguments):.0f}"]
-            row += [f"{memory(entry.name, arguments, True):.0f}" if entry.name in TEXTBOOK else "-"]
+            row += [f"{memory(entry.name, arguments, True):.0f}" if entry.name in REFERENCE else "-"]
         layer = entry.cls(256, **arguments)
         row += [f"{sum(p.size for p in layer.parameters() if not p.stop_gradient):,}"]
         lines.append("| " + " | ".join(row) + " |")
         print(lines[-1], file=sys.stderr, flush=True)
     if not options.quick and (not options.names or "NonLocal2D" in options.names):
-        lines += ["", "| NonLocal2D without sub-sampling | memory MB | textbook MB |", "|---|---|---|"]
+        lines += ["", "| NonLocal2D without sub-sampling | memory MB | reference MB |", "|---|---|---|"]
         for mode in MODES:
             arguments = {"mode": mode, "sub_sample": False}
-            mine, textbook = (
+            mine, reference = (
                 memory("NonLocal2D", arguments),
                 memory("NonLocal2D", {**arguments, "naive": True}),
             )
-            lines.append(f"| {mode} | {mine:.0f} | {textbook:.0f} |")
+            lines.append(f"| {mode} | {mine:.0f} | {reference:.0f} |")
     print("\n".join(lines))  # at the end: Paddle Inference prints in between
 
 

@@ -21,7 +21,7 @@ class UnsafeFileError(ValueError):
     """A file that wants to build something other than arrays and plain containers."""
 
 
-class _Stand:
+class _Placeholder:
     """Stands for something that a pickle names; a pickle cannot change it."""
 
     __slots__ = ()
@@ -30,7 +30,7 @@ class _Stand:
         raise UnsafeFileError("it wants to change what reads it")
 
 
-class _Function(_Stand):
+class _Function(_Placeholder):
     """A function that a pickle may call."""
 
     __slots__ = ("call",)
@@ -106,7 +106,7 @@ def _latin1(text, encoding="latin1", errors="strict"):
 
 # Nothing of NumPy's own: its objects take any state that a pickle gives them, pointers included.
 _ALLOWED = {
-    ("numpy", "ndarray"): _Stand(),
+    ("numpy", "ndarray"): _Placeholder(),
     ("numpy", "dtype"): _Function(_DType),
     ("collections", "OrderedDict"): _Function(lambda items=(): dict(items)),
     ("_codecs", "encode"): _Function(_latin1),

@@ -58,7 +58,7 @@ class MovingAverage(paddle.callbacks.Callback):
 class FreezeBackbone(paddle.callbacks.Callback):
     """Trains attention and classifier alone in the first epochs.
 
-    The backbone's weights are passed over by the optimizer, so that neither its
+    The backbone's weights are skipped by the optimizer, so that neither its
     momentum nor weight decay moves them, and its running statistics are used as they
     are. Gradients are still computed: all processes then exchange the same ones.
     """
@@ -78,17 +78,17 @@ class FreezeBackbone(paddle.callbacks.Callback):
         self.statistics = [(x, x._use_global_stats) for x in layers if hasattr(x, "_use_global_stats")]
         for layer, _ in self.statistics:
             layer._use_global_stats = True
-        # The momentum of what is passed over, from the start: a checkpoint without it cannot be resumed.
+        # The momentum of what is skipped, from the start: a checkpoint without it cannot be resumed.
         if getattr(self.optimizer, "helper", self) is None:  # which Paddle 2.6 makes in the first step
             self.optimizer.helper = LayerHelper(type(self.optimizer).__name__)
         block = paddle.static.default_main_program().global_block()
         self.optimizer._create_accumulators(block, self.parameters)
         self.originals = {name: getattr(self.optimizer, name) for name in ("step", "minimize")}
         for name, original in self.originals.items():
-            setattr(self.optimizer, name, self._passing_over(original))
+            setattr(self.optimizer, name, self._skipping(original))
         logger.info(f"backbone frozen for {self.epochs} epochs: {len(self.parameters)} parameters")
 
-    def _passing_over(self, original):
+    def _skipping(self, original):
         def call(*arguments, **options):
             for parameter in self.parameters:
                 parameter.stop_gradient = True

@@ -12,8 +12,8 @@ from paddle.autograd import PyLayer
 
 from ._ops import full_precision, widen
 
-# With more energies than this (4 MB) the queries are taken in turns of so many.
-_ENERGIES, _QUERIES = 2**20, 256
+# With more attention scores than this (4 MB) the queries are taken in chunks of so many.
+_SCORES, _QUERIES = 2**20, 256
 
 
 def matmul_transposed(x, y):
@@ -37,37 +37,37 @@ def average(value, weights):
 
 def softmax_weights(query, key, scale=1.0):
     """softmax over keys of ``scale * query . key``: ``[N, query positions, key positions]``."""
-    energy = paddle.matmul(query, key, transpose_x=True)
-    return F.softmax(energy * scale if scale != 1.0 else energy, axis=-1)
+    scores = paddle.matmul(query, key, transpose_x=True)
+    return F.softmax(scores * scale if scale != 1.0 else scores, axis=-1)
 
 
 def softmax_attention_naive(query, key, value, scale=1.0):
-    """The textbook form, which keeps all energies."""
+    """The reference form, which keeps all attention scores."""
     return average(value, softmax_weights(query, key, scale))
 
 
-def _turns(query, key, chunk):
-    """Bounds of the turns in which queries are taken."""
+def _chunks(query, key, chunk):
+    """Bounds of the query chunks."""
     positions, chunk = query.shape[2], chunk or _QUERIES
     return [(i, min(i + chunk, positions)) for i in range(0, positions, chunk)]
 
 
-def _in_turns(query, key, value, scale, chunk):
+def _in_chunks(query, key, value, scale, chunk):
     parts = [
-        softmax_attention_naive(query[:, :, i:j], key, value, scale) for i, j in _turns(query, key, chunk)
+        softmax_attention_naive(query[:, :, i:j], key, value, scale) for i, j in _chunks(query, key, chunk)
     ]
     return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=2)
 
 
 class _Recompute(PyLayer):
-    """:func:`_in_turns` whose backward computes the weights again instead of keeping them."""
+    """:func:`_in_chunks` whose backward computes the weights again instead of keeping them."""
 
     @staticmethod
     def forward(ctx, query, key, value, scale, chunk):
         ctx.save_for_backward(query, key, value)
         ctx.scale, ctx.chunk = scale, chunk
         ctx.wanted = [not t.stop_gradient for t in (query, key, value)]
-        return _in_turns(query, key, value, scale, chunk)
+        return _in_chunks(query, key, value, scale, chunk)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -79,13 +79,13 @@ class _Recompute(PyLayer):
     @staticmethod
     def _gradients(ctx, gradient, query, key, value):
         query_parts, key_gradient, value_gradient = [], None, None
-        for i, j in _turns(query, key, ctx.chunk):
+        for i, j in _chunks(query, key, ctx.chunk):
             part, wanted = query[:, :, i:j], gradient[:, :, i:j]
             weights = softmax_weights(part, key, ctx.scale)
             moved = paddle.matmul(wanted, value, transpose_x=True)
-            energy = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True)) * ctx.scale
-            query_parts.append(paddle.matmul(key, energy, transpose_y=True))
-            to_key, to_value = paddle.matmul(part, energy), paddle.matmul(wanted, weights)
+            scores = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True)) * ctx.scale
+            query_parts.append(paddle.matmul(key, scores, transpose_y=True))
+            to_key, to_value = paddle.matmul(part, scores), paddle.matmul(wanted, weights)
             key_gradient = to_key if key_gradient is None else key_gradient + to_key
             value_gradient = to_value if value_gradient is None else value_gradient + to_value
         return paddle.concat(query_parts, axis=2), key_gradient, value_gradient
@@ -94,15 +94,15 @@ class _Recompute(PyLayer):
 def softmax_attention(query, key, value, scale=1.0, chunk=None):
     r"""Values averaged with softmax weights, :math:`\mathrm{softmax}_j(s\, q_i \cdot k_j)\, v_j`.
 
-    Energies and softmax are in float32 also under automatic mixed precision.
-    With more than 2\ :sup:`20` energies the queries are taken in turns, and the
+    Attention scores and softmax are in float32 also under automatic mixed precision.
+    With more than 2\ :sup:`20` attention scores the queries are taken in chunks, and the
     backward pass computes the weights again, so the memory needed grows with the
     number of positions and not with its square. The numbers are those of
     :func:`softmax_attention_naive` up to rounding.
 
     Args:
         query, key, value (Tensor): ``[N, D, L]``, ``[N, D, M]`` and ``[N, E, M]``.
-        scale (float): factor of the energies.
+        scale (float): factor of the attention scores.
         chunk (int, optional): take this many queries at a time, for tests.
 
     Returns:
@@ -112,18 +112,18 @@ def softmax_attention(query, key, value, scale=1.0, chunk=None):
     with full_precision():
         query, key, value = widen(query), widen(key), widen(value)
         # In a static graph the sizes may be unknown.
-        few = chunk is None and query.shape[2] * key.shape[2] <= _ENERGIES
+        few = chunk is None and query.shape[2] * key.shape[2] <= _SCORES
         if few or not paddle.in_dynamic_mode():
             out = softmax_attention_naive(query, key, value, scale)
         elif paddle.is_grad_enabled() and not all(t.stop_gradient for t in (query, key, value)):
             out = _Recompute.apply(query, key, value, scale, chunk)
         else:
-            out = _in_turns(query, key, value, scale, chunk)
+            out = _in_chunks(query, key, value, scale, chunk)
         return out.astype(dtype)
 
 
 def dot_product_attention_naive(query, key, value):
-    """The textbook form of :func:`dot_product_attention`."""
+    """The reference form of :func:`dot_product_attention`."""
     weights = paddle.matmul(query, key, transpose_x=True) / key.shape[2]
     return average(value, weights)
 
@@ -144,7 +144,7 @@ def dot_product_attention(query, key, value):
 
 
 def concatenation_attention_naive(a, b, value):
-    """The textbook form of :func:`concatenation_attention`."""
+    """The reference form of :func:`concatenation_attention`."""
     weights = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) / b.shape[1]
     return average(value, weights)
 

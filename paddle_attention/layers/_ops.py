@@ -33,7 +33,7 @@ HALF = (paddle.float16, paddle.bfloat16)
 def full_precision():
     """Context in which automatic mixed precision is off.
 
-    For energies, softmax and sums of squares, which overflow or lose too much in half precision.
+    For attention scores, softmax and sums of squares, which overflow or lose too much in half precision.
     """
     # Paddle 2.6 takes no such context in a static graph.
     return paddle.amp.auto_cast(enable=False) if in_dynamic_or_pir_mode() else contextlib.nullcontext()
@@ -80,7 +80,7 @@ def count_positions(x):
 
 
 def unbiased(x):
-    """What turns a mean of squares over positions into the unbiased variance; 1 for a single position."""
+    """Bessel's correction, n / (n - 1) for n positions; 1 for a single one."""
     count = count_positions(x)
     return count / ((count - 1.0).clip(min=1.0) if paddle.is_tensor(count) else max(count - 1.0, 1.0))
 
@@ -90,10 +90,10 @@ def unflatten_like(y, x):
     return y.reshape([0, y.shape[1], *size_of(x, range(2, len(x.shape)))])
 
 
-def spread(gate, x):
+def expand_gate(gate, x):
     """A gate with axes of size 1 in the shape of ``x``.
 
-    The deployed network multiplies maps of one shape quickly; where one is spread over
+    The deployed network multiplies maps of one shape quickly; where one is expanded over
     a row or a column it falls to a kernel four times slower.
     """
     return gate.expand([-1, x.shape[1], *size_of(x, (2, 3))])

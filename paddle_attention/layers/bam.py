@@ -11,7 +11,7 @@ from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_choice, check_positive_int, hidden_width
 from ._init import batch_norm, conv
-from ._ops import is_deployed, spread
+from ._ops import expand_gate, is_deployed
 
 __all__ = ["BAM"]
 
@@ -108,5 +108,5 @@ class BAM(GateLayer):
         """The weights ``1 + M(x)``, ``[N, channels, H, W]``, each in [1, 2]."""
         channel, spatial = self.channel_att(self.avg_pool(x)), self.spatial_att(x)
         if is_deployed(self):
-            channel = spread(channel, x)
+            channel = expand_gate(channel, x)
         return 1.0 + F.sigmoid(channel * spatial if self.combine == "mul" else channel + spatial)

@@ -11,7 +11,7 @@ from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_positive_int
 from ._init import batch_norm, conv, start_from_zero
-from ._ops import hard_sigmoid, is_deployed, reduce_deployed, size_of, spread
+from ._ops import expand_gate, hard_sigmoid, is_deployed, reduce_deployed, size_of
 
 __all__ = ["CoordAttention"]
 
@@ -84,5 +84,5 @@ class CoordAttention(AttentionLayer):
         self.check_input(x)
         rows, columns = self.gates(x)
         if is_deployed(self):
-            rows, columns = spread(rows, x), spread(columns, x)
+            rows, columns = expand_gate(rows, x), expand_gate(columns, x)
         return x * columns * rows

@@ -33,9 +33,9 @@ class CrissCrossAttention(AttentionLayer):
     .. math::
         y_u = \gamma \sum_{i \in \mathrm{column}(u) \cup \mathrm{row}(u)} A_{i,u} V_i + x_u
 
-    (arXiv 1811.11721, equations 1 and 2.) One softmax over the H + W energies, in which
+    (arXiv 1811.11721, equations 1 and 2.) One softmax over the H + W attention scores, in which
     the position itself counts once, in its row. It takes (H + W) H W
-    energies, never (H W)^2. It starts as the identity: gamma is zero.
+    attention scores, never (H W)^2. It starts as the identity: gamma is zero.
 
     Args:
         channels (int): channels of the input (``in_dim``), at least ``reduction``.

@@ -87,8 +87,8 @@ class ExternalAttention(AttentionLayer):
         """Weights of the memory units, ``[N, k, positions]``."""
         features = self.conv1(x)
         with full_precision():
-            energy = paddle.matmul(widen(self.linear_0), widen(features).flatten(2))
-            weights = F.softmax(energy, axis=2)
+            scores = paddle.matmul(widen(self.linear_0), widen(features).flatten(2))
+            weights = F.softmax(scores, axis=2)
             return weights / (1e-9 + weights.sum(axis=1, keepdim=True))
 
     def attention_maps(self, x):

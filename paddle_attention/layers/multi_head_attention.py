@@ -31,7 +31,7 @@ def _thirds(part):
 def additive_mask(
     attn_mask=None, key_padding_mask=None, is_causal=False, sizes=(None, 1, None, None), dtype="float32"
 ):
-    """One mask to add to the energies, from PyTorch's masks.
+    """One mask to add to the attention scores, from PyTorch's masks.
 
     Args:
         attn_mask (Tensor, optional): ``[L, S]``, ``[N, L, S]``, ``[N * heads, L, S]`` or

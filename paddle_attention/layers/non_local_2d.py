@@ -115,7 +115,7 @@ _DOC = r"""Add to every position a weighted mean of all positions, {of}.
     There is no :math:`1/\sqrt d`. M is the number of (sub-sampled) positions
     summed over. ``'dot_product'`` and ``'concatenation'`` are computed in
     another, equal order that needs no positions x positions matrix; the
-    softmax takes queries in turns.
+    softmax takes query chunks.
 
     It starts as the identity: the last normalisation (or convolution) is zero.
 
@@ -126,7 +126,7 @@ _DOC = r"""Add to every position a weighted mean of all positions, {of}.
         sub_sample (bool): {pool} of keys and values. The input must then be at
             least 2 wide along the pooled axes.
         bn (bool): batch normalisation after ``W_z``.
-        naive (bool): the textbook forms of the sum, to test against.
+        naive (bool): the reference form of the sum, to test against.
 
     Shape:
         ``{shape}`` in, the same out.

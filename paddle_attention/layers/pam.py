@@ -31,13 +31,13 @@ class PAM(AttentionLayer):
         s_{ji} = \mathrm{softmax}_i(B_i \cdot C_j), \qquad y_j = \alpha \sum_i s_{ji} D_i + x_j
 
     (arXiv 1809.02983, equations 1 and 2.) Queries and keys have an eighth of
-    the channels; the energies are not scaled. The queries are taken in turns
+    the channels; the attention scores are not scaled. The queries are taken in chunks
     where the map is large. It starts as the identity: alpha (``gamma``) is zero.
 
     Args:
         channels (int): channels of the input (``in_dim``), at least ``reduction``.
         reduction (int): queries and keys have ``channels // reduction`` channels.
-        naive (bool): the textbook form, to test against.
+        naive (bool): the reference form, to test against.
 
     Shape:
         ``[N, channels, H, W]`` in, the same out.

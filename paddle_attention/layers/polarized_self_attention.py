@@ -3,6 +3,9 @@
 H. Liu, F. Liu, X. Fan, D. Huang, "Polarized Self-Attention: Towards
 High-quality Pixel-wise Regression", arXiv 2107.00782; authors' code:
 DeLightCMU/PSA.
+
+Not to be confused with the point-wise spatial attention of PSANet, which is abbreviated PSA
+as well (:class:`PSAModule`).
 """
 
 import math

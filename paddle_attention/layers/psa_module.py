@@ -3,6 +3,9 @@
 H. Zhao, Y. Zhang, S. Liu, J. Shi, C. C. Loy, D. Lin, J. Jia, "PSANet:
 Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018; authors'
 code: hszhao/semseg.
+
+Not to be confused with polarized self-attention, which is abbreviated PSA as well
+(:class:`PolarizedSelfAttention`).
 """
 
 import inspect

@@ -83,15 +83,15 @@ class SelfAttention2D(AttentionLayer):
         """``[N * heads, positions, positions]``, with relative positions."""
         height, width = size_of(x, (2, 3))
         query = query * self.head_dim**-0.5
-        energy = paddle.matmul(query, key, transpose_x=True)
+        scores = paddle.matmul(query, key, transpose_x=True)
         batch = size_of(query, (0,))[0]
         flat = query.transpose([0, 2, 1]).reshape([batch, height, width, self.head_dim])
         # q . r of every offset, then moved to the positions that have these offsets.
         rows = paddle.matmul(flat, widen(self.rel_h)).transpose([0, 2, 1, 3])
         rows = skew(rows, height).transpose([0, 2, 1, 3]).unsqueeze(4)  # N, H, W, other H, 1
         columns = skew(paddle.matmul(flat, widen(self.rel_w)), width).unsqueeze(3)  # N, H, W, 1, other W
-        energy = energy + (rows + columns).reshape([batch, height * width, height * width])
-        return nn.functional.softmax(energy, axis=-1)
+        scores = scores + (rows + columns).reshape([batch, height * width, height * width])
+        return nn.functional.softmax(scores, axis=-1)
 
     def attention_maps(self, x):
         """Weights of positions (last axis) for positions, ``[N, heads, H * W, H * W]``."""

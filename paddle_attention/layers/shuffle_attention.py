@@ -2,6 +2,9 @@
 
 Q.-L. Zhang, Y.-B. Yang, "SA-Net: Shuffle Attention for Deep Convolutional Neural
 Networks", arXiv 2102.00240; authors' code: wofmanaf/SA-Net.
+
+Not to be confused with squeeze-and-attention, which is abbreviated SA as well
+(:class:`SqueezeAttention`).
 """
 
 import paddle

@@ -121,7 +121,7 @@ class SKConv(AttentionLayer):
         dilations = self._each("dilations", dilations, [1] * M)
         groups = self._each("groups", groups, [1] + [32] * (M - 1))
         if split_input and channels % M:
-            raise ValueError(f"split_input divides channels={channels} among M={M}, which leaves a rest")
+            raise ValueError(f"split_input divides channels={channels} among M={M}, which does not divide it")
         width = channels // M if split_input else channels
         for g in groups:
             if width % g or out_channels % g:

@@ -3,6 +3,9 @@
 Z. Zhong, Z. Q. Lin, R. Bidart, X. Hu, I. Ben Daya, Z. Li, W.-S. Zheng, J. Li,
 A. Wong, "Squeeze-and-Attention Networks for Semantic Segmentation", arXiv
 1909.03402. No code of the authors is public; this is written from the paper.
+
+Not to be confused with shuffle attention, whose paper is called SA-Net
+(:class:`ShuffleAttention`).
 """
 
 import paddle.nn.functional as F

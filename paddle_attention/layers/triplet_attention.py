@@ -12,7 +12,7 @@ from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_odd, check_positive_int
 from ._init import batch_norm, conv
-from ._ops import is_deployed, max_over, reduce_deployed, spread
+from ._ops import expand_gate, is_deployed, max_over, reduce_deployed
 
 __all__ = ["TripletAttention"]
 
@@ -96,7 +96,7 @@ class TripletAttention(AttentionLayer):
         self.check_input(x)
         maps = list(self._gates(x).values())
         if is_deployed(self):
-            maps = [spread(gate, x) for gate in maps]
+            maps = [expand_gate(gate, x) for gate in maps]
         total = maps[0]
         for gate in maps[1:]:
             total = total + gate

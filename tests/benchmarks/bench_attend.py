@@ -1,4 +1,4 @@
-"""python tests/benchmarks/bench_attend.py: lean forms of attention over the textbook's, in time.
+"""python tests/benchmarks/bench_attend.py: memory-efficient forms of attention over the reference forms, in time.
 
 Ratios of medians, the two forms interleaved in one process: 128 channels, batch 1.
 """
@@ -61,8 +61,8 @@ def main():
             arguments = [paddle.randn([1, positions] if vector else [1, 128, positions]) for _ in range(2)]
             arguments.append(paddle.randn([1, 128, positions]))
             for backward in (False, True):
-                lean, naive = measure(forms, arguments, backward, options.rounds)
-                cells.append(f"{lean / naive:.3f}")
+                efficient, naive = measure(forms, arguments, backward, options.rounds)
+                cells.append(f"{efficient / naive:.3f}")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 

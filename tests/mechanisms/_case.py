@@ -38,7 +38,7 @@ EVERY = "n c h w"
 AMONG = "n l l"  # positions among positions; l is h * w
 
 
-# The key's bias adds the same to all energies of a query, which the softmax does not see.
+# The key's bias adds the same to all attention scores of a query, which the softmax does not see.
 KEY_BIAS = ("key_conv.bias",)
 
 

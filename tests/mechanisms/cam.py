@@ -9,8 +9,8 @@ from ._numpy import flat, softmax
 
 def cam(x, p, training=False):
     """arXiv 1809.02983, equations 3 and 4, with the maximum of the authors' code."""
-    energy = np.einsum("ncl,ndl->ncd", flat(x), flat(x))
-    weights = softmax(energy.max(-1, keepdims=True) - energy)
+    scores = np.einsum("ncl,ndl->ncd", flat(x), flat(x))
+    weights = softmax(scores.max(-1, keepdims=True) - scores)
     return p["gamma"] * np.einsum("ncd,ndl->ncl", weights, flat(x)).reshape(x.shape) + x
 
 

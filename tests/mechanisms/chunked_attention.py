@@ -18,8 +18,8 @@ from ._case import (
 QUERY, KEY, VALUE = ((2, 4, 30), (2, 4, 21), (2, 3, 21))
 
 
-LEAN = {
-    "softmax, in turns of 7": (
+EFFICIENT = {
+    "softmax, in chunks of 7": (
         partial(_attend.softmax_attention, scale=0.7, chunk=7),
         partial(_attend.softmax_attention_naive, scale=0.7),
         (QUERY, KEY, VALUE),
@@ -42,15 +42,15 @@ LEAN = {
 }
 
 
-@pytest.mark.parametrize("name", LEAN)
-def test_lean_forms_are_exact(name):
-    """The same numbers and gradients as the textbook forms."""
-    lean, naive, shapes = LEAN[name]
+@pytest.mark.parametrize("name", EFFICIENT)
+def test_efficient_forms_are_exact(name):
+    """The same numbers and gradients as the reference form."""
+    efficient, naive, shapes = EFFICIENT[name]
     random = np.random.RandomState(0)
     arrays = [random.standard_normal(shape) for shape in shapes]
-    for got, expected in zip(gradients(lean, *arrays), gradients(naive, *arrays), strict=True):
+    for got, expected in zip(gradients(efficient, *arrays), gradients(naive, *arrays), strict=True):
         assert relative(got, expected) < 1e-12
-    single = gradients(lean, *arrays, dtype="float32")
+    single = gradients(efficient, *arrays, dtype="float32")
     for got, expected in zip(single, gradients(naive, *arrays), strict=True):
         assert relative(got, expected) < 2e-6
 
@@ -72,7 +72,7 @@ def test_concatenation_at_its_edges(a, b):
 
 
 def test_concatenation_does_not_cancel():
-    """Running sums of float32 inputs are in float64: closer to the truth than the textbook form."""
+    """Running sums of float32 inputs are in float64: closer to the truth than the reference form."""
     random = np.random.RandomState(0)
     arrays = [random.standard_normal(s) for s in ((1, 3000), (1, 3000), (1, 4, 3000))]
     truth = gradients(_attend.concatenation_attention_naive, *arrays)[0]
@@ -92,17 +92,17 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("training", [True, False])
-def test_large_maps_are_taken_in_turns(name, training, monkeypatch):
-    """Chosen by the number of energies; same output and gradients as keeping them all."""
-    monkeypatch.setattr(_attend, "_ENERGIES", 50)
+def test_large_maps_are_taken_in_chunks(name, training, monkeypatch):
+    """Chosen by the number of attention scores; same output and gradients as keeping them all."""
+    monkeypatch.setattr(_attend, "_SCORES", 50)
     monkeypatch.setattr(_attend, "_QUERIES", 16)
-    lean = randomise(LAYERS[name]().to(dtype="float64"))
+    efficient = randomise(LAYERS[name]().to(dtype="float64"))
     naive = LAYERS[name](naive=True).to(dtype="float64")
-    naive.set_state_dict(lean.state_dict())
+    naive.set_state_dict(efficient.state_dict())
     results = []
-    for layer in (lean, naive):
+    for layer in (efficient, naive):
         layer.train() if training else layer.eval()
-        x = paddle.to_tensor(np.random.RandomState(1).standard_normal((2, lean.channels, 7, 6)))
+        x = paddle.to_tensor(np.random.RandomState(1).standard_normal((2, efficient.channels, 7, 6)))
         x.stop_gradient = False
         y = layer(x)
         (y**2).sum().backward()
@@ -111,12 +111,12 @@ def test_large_maps_are_taken_in_turns(name, training, monkeypatch):
     for got, expected in zip(*results, strict=True):
         assert float((got - expected).abs().max()) < 1e-12 * largest
     with paddle.no_grad():
-        assert relative(lean(x).numpy(), naive(x).numpy()) < 1e-12
+        assert relative(efficient(x).numpy(), naive(x).numpy()) < 1e-12
 
 
 def test_only_some_need_a_gradient(monkeypatch):
     """Frozen embeddings, or an input that is an image: Paddle wants None for their gradients."""
-    monkeypatch.setattr(_attend, "_ENERGIES", 50)
+    monkeypatch.setattr(_attend, "_SCORES", 50)
     for wanted in ((0,), (1,), (2,), (0, 2)):
         tensors = [paddle.randn([1, 3, 12]) for _ in range(3)]
         for i in wanted:
@@ -131,7 +131,7 @@ def test_only_some_need_a_gradient(monkeypatch):
             assert g is None or np.allclose(g, t.grad.numpy(), atol=1e-5)
 
 
-def test_energies_are_not_kept(monkeypatch):
+def test_attention_scores_are_not_kept(monkeypatch):
     """No product as large as all queries by all keys is ever made, forward or backward."""
     largest = []
     matmul = paddle.matmul

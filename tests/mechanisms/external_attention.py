@@ -22,7 +22,7 @@ CASES = [
 
 # What is there, and what a mutant has instead; in another file of the layers where one is named.
 MUTANTS = [
-    ("F.softmax(energy, axis=2)", "F.softmax(energy, axis=1)"),
+    ("F.softmax(scores, axis=2)", "F.softmax(scores, axis=1)"),
     ("weights.sum(axis=1, keepdim=True)", "weights.sum(axis=2, keepdim=True)"),
     (
         "return F.relu(self.conv2(unflatten_like(y, x)) + x)",

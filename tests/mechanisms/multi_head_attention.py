@@ -50,8 +50,8 @@ def attention_reference(x, p, heads, mask=None, zeros=False):
         mask = np.broadcast_to(mask, (*mask.shape[:-1], length))
         mask = np.concatenate([mask, np.zeros((*mask.shape[:-1], k.shape[1] - length), bool)], -1)
     q, k, v = (t.reshape(n, t.shape[1], heads, -1).transpose(0, 2, 1, 3) for t in (q, k, v))
-    energy = q @ k.transpose(0, 1, 3, 2) / (width // heads) ** 0.5
-    weights = softmax(energy if mask is None else np.where(mask, -1e30, energy))
+    scores = q @ k.transpose(0, 1, 3, 2) / (width // heads) ** 0.5
+    weights = softmax(scores if mask is None else np.where(mask, -1e30, scores))
     y = (weights @ v).transpose(0, 2, 1, 3).reshape(x.shape)
     return y @ p["out_proj.weight"] + p["out_proj.bias"], weights
 

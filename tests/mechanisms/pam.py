@@ -29,13 +29,13 @@ BAD_ARGUMENTS = [
 MUTANTS = [
     (
         "_chunked_attention.py",
-        "energy = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True))",
-        "energy = weights * moved",
+        "scores = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True))",
+        "scores = weights * moved",
     ),
     (
         "_chunked_attention.py",
-        "return F.softmax(energy * scale if scale != 1.0 else energy, axis=-1)",
-        "return F.softmax(energy, axis=-1)",
+        "return F.softmax(scores * scale if scale != 1.0 else scores, axis=-1)",
+        "return F.softmax(scores, axis=-1)",
     ),
     (
         "_chunked_attention.py",

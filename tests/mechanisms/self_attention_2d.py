@@ -26,14 +26,14 @@ def self_attention(x, p, training=False, heads=1, relative=None):
     y = np.zeros((n, c, h * w))
     for head in range(heads):
         part = slice(head * d, (head + 1) * d)
-        energy = np.einsum("ncl,ncm->nlm", query[:, part], key[:, part])
+        scores = np.einsum("ncl,ncm->nlm", query[:, part], key[:, part])
         if relative:
             for i, (a, b) in enumerate(np.ndindex(h, w)):
                 for j, (e, f) in enumerate(np.ndindex(h, w)):
                     for offset, size, name in ((e - a, relative[0], "rel_h"), (f - b, relative[1], "rel_w")):
                         if abs(offset) < size:
-                            energy[:, i, j] += query[:, part, i] @ p[name][:, offset + size - 1]
-        y[:, part] = np.einsum("ncm,nlm->ncl", value[:, part], softmax(energy / d**0.5))
+                            scores[:, i, j] += query[:, part, i] @ p[name][:, offset + size - 1]
+        y[:, part] = np.einsum("ncm,nlm->ncl", value[:, part], softmax(scores / d**0.5))
     return x + conv(y.reshape(x.shape), p, "out_conv")
 
 
@@ -74,7 +74,7 @@ MUTANTS = [
         "skew(paddle.matmul(flat, widen(self.rel_w)), width)",
         "skew(paddle.matmul(flat, widen(self.rel_h)), width)",
     ),
-    ("energy = energy + (rows + columns)", "energy = energy + (rows - columns)"),
+    ("scores = scores + (rows + columns)", "scores = scores + (rows - columns)"),
 ]
 
 
