@@ -17,7 +17,16 @@ CPU = ["paddlepaddle==3.3.1"]
 CPU_2_6 = ["paddlepaddle==2.6.2", *PADDLE_2_6]
 GPU = ["paddlepaddle-gpu==2.6.2", *PADDLE_2_6]
 PPCLS = ["paddleclas==2.6.0", "visualdl", "opencv-python", "scikit-learn"]
-TEST = ["pytest>=9", "ruff==0.17.6", "hypothesis", "import-linter>=2.5"]
+TEST = [
+    "pytest>=9",
+    "ruff==0.17.6",
+    "hypothesis",
+    "import-linter==2.17",
+    "mypy==2.4.1",
+    "types-PyYAML",
+    "types-jsonschema",
+    "types-tqdm",
+]
 
 setup(
     name="paddle_attention",
@@ -28,6 +37,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.12",
     packages=find_packages(include=["paddle_attention", "paddle_attention.*"]),
+    package_data={"paddle_attention": ["py.typed"]},
     install_requires=["numpy", "safetensors>=0.5", "jsonschema>=4.18", "pillow", "pyyaml", "tqdm"],
     extras_require={
         "cpu": CPU,

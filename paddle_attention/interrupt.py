@@ -1,9 +1,12 @@
 """SIGTERM and Ctrl-C end a training after its step, with a checkpoint."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal
 import threading
+from typing import Any
 
 
 class Interrupted(Exception):
@@ -13,7 +16,7 @@ class Interrupted(Exception):
         signal (int): its number; the exit status is 128 more.
     """
 
-    def __init__(self, message, number):
+    def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = number
 
@@ -27,20 +30,20 @@ class StopRequest:
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.signal = 0
-        self._before = {}
+        self._before: dict[int, Any] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: Any) -> None:
         if self.signal and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number

@@ -38,7 +38,9 @@ class Config(dict):
         overridden (dict): key paths to the ``-o`` options that set them.
     """
 
-    path, lines, overridden = None, {}, {}
+    path: "str | None" = None
+    lines: "dict[str, int]" = {}
+    overridden: "dict[str, str]" = {}
 
     def locate(self, message):
         """Where the key that begins ``message`` stands: ``'a.yaml:7'``, ``"-o 'x=1'"`` or ``''``."""

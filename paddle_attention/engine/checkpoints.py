@@ -10,6 +10,7 @@ import time
 import uuid
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 
@@ -27,7 +28,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 _FROM_ONE = {"type": "integer", "minimum": 1}
 _AVERAGES = {"type": "object", "additionalProperties": _NUMBER}
 # What a manifest says of a training besides the checksums.
-_FACTS = {
+_FACTS: "dict[str, Any]" = {
     "type": "object",
     "properties": {
         "run": {"type": "string"},

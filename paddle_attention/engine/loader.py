@@ -265,7 +265,8 @@ class _Thread:
 
 # --- in the worker processes -------------------------------------------------------------
 
-_worker, _numbers = {}, itertools.count()
+_worker: "dict[str, object]" = {}
+_numbers = itertools.count()
 
 
 def start_worker():

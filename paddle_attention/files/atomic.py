@@ -1,14 +1,14 @@
 """One file: read with its place, written in one step."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 from .errors import explain
 from .lock import open_alone
 
@@ -17,7 +17,7 @@ STAGED = ".staged"
 _CHUNK = 1 << 20
 
 
-def write_atomically(path, write, mode=None):
+def write_atomically(path: str, write: Callable[[BinaryIO], object], mode: int | None = None) -> None:
     """Let ``write(file)`` write ``path`` under its staging name, which it then replaces in one step.
 
     Args:
@@ -40,7 +40,7 @@ def write_atomically(path, write, mode=None):
     sync_directory(os.path.dirname(path))
 
 
-def read_lines(path):
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
     """Yield ``(number, text)`` of the lines of a UTF-8 file that are not empty.
 
     White space at the ends and a byte-order mark are left out.
@@ -60,7 +60,7 @@ def read_lines(path):
                 yield number, text
 
 
-def read_regular_file(path):
+def read_regular_file(path: str) -> bytes:
     """The bytes of a file; raises OSError for what is none, such as a pipe, on which reading would wait."""
     if not os.path.isfile(path):
         if os.path.exists(path):
@@ -70,7 +70,7 @@ def read_regular_file(path):
         return file.read()
 
 
-def sync_directory(directory):
+def sync_directory(directory: str) -> None:
     """Bring the names in ``directory`` to the disk, where the system can do that."""
     with contextlib.suppress(OSError):
         handle = os.open(directory or ".", os.O_RDONLY)
@@ -80,13 +80,13 @@ def sync_directory(directory):
             os.close(handle)
 
 
-def sync_file(path):
+def sync_file(path: str) -> None:
     """Bring the content of ``path`` to the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
-def sha256(path):
+def sha256(path: str) -> str:
     """The checksum of a file, as hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -96,7 +96,7 @@ def sha256(path):
 
 
 @contextlib.contextmanager
-def clean_up(paths):
+def clean_up(paths: Iterable[str]) -> Iterator[None]:
     """Remove ``paths`` if the block fails."""
     try:
         yield

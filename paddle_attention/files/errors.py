@@ -1,8 +1,11 @@
 """What can be wrong with files, in one line each."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 _FULL_OR_CLOSED = (
     errno.ENOSPC,
@@ -24,7 +27,7 @@ class FolderInUseError(OSError):
 
 
 @contextlib.contextmanager
-def explain(path, kept="what was there before is unchanged"):
+def explain(path: str, kept: str = "what was there before is unchanged") -> Iterator[None]:
     """Name ``path`` and what was kept in the message of an error of the file system."""
     try:
         yield

@@ -1,15 +1,18 @@
 """A folder that one process at a time writes into."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import os
 import socket
 import time
+from typing import BinaryIO
 
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 from .errors import FolderInUseError, explain
 
 PATIENCE = 3  # seconds to wait for another process
@@ -30,7 +33,7 @@ class FolderLock:
 
     NAME = ".lock"
 
-    def __init__(self, directory, purpose, name=NAME, patience=PATIENCE):
+    def __init__(self, directory: str, purpose: str, name: str = NAME, patience: float = PATIENCE) -> None:
         with explain(directory):
             os.makedirs(directory, exist_ok=True)
         self.path = os.path.join(directory, name)
@@ -39,20 +42,20 @@ class FolderLock:
             self.file.write(f"{purpose}, process {os.getpid()} on {socket.gethostname()}\n".encode())
             self.file.flush()
 
-    def release(self):
+    def release(self) -> None:
         """Let others in."""
         with contextlib.suppress(OSError):
             os.unlink(self.path)
         self.file.close()
 
-    def __enter__(self):
+    def __enter__(self) -> FolderLock:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
-def open_alone(path, target, patience=0):
+def open_alone(path: str, target: str, patience: float = 0) -> BinaryIO:
     """``path`` opened for writing, empty, by this process alone; ``target`` is for the message."""
     deadline = time.monotonic() + patience
     while True:
@@ -77,7 +80,7 @@ def open_alone(path, target, patience=0):
         file.close()  # whoever had it has just renamed or removed it
 
 
-def _lock(file, target):
+def _lock(file: BinaryIO, target: str) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

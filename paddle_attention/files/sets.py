@@ -9,16 +9,16 @@ that dies after it leaves the new one: whoever opens the set next gives the stag
 files their names (:func:`recover`).
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import re
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 from .atomic import STAGED, read_regular_file, sha256, sync_directory, sync_file
 from .errors import DamagedFileError, explain
 from .lock import PATIENCE, FolderLock
@@ -35,7 +35,12 @@ _FORMAT = 1
 _SMALL = 1024  # bytes
 
 
-def commit(prefix, endings, facts=None, kept="what was there before is unchanged"):
+def commit(
+    prefix: str,
+    endings: Sequence[str],
+    facts: Mapping[str, Any] | None = None,
+    kept: str = "what was there before is unchanged",
+) -> None:
     """Make the staged files ``prefix + ending + '.staged'`` the set ``prefix``, all in one instant.
 
     Args:
@@ -78,7 +83,7 @@ def commit(prefix, endings, facts=None, kept="what was there before is unchanged
     _name_staged(prefix, endings)
 
 
-def _text(path):
+def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -86,7 +91,7 @@ def _text(path):
         return None
 
 
-def _name_staged(prefix, endings):
+def _name_staged(prefix: str, endings: Sequence[str]) -> None:
     """Give the staged files their names; a reader may be doing the same in :func:`recover`."""
     last = prefix + endings[-1]
     if len(endings) > 1:
@@ -103,7 +108,7 @@ def _name_staged(prefix, endings):
     sync_directory(os.path.dirname(prefix))
 
 
-def _endings(prefix):
+def _endings(prefix: str) -> set[str]:
     """Endings of the files that the manifest of ``prefix`` lists; none where it cannot be read."""
     try:
         manifest = read_manifest(prefix)
@@ -112,7 +117,7 @@ def _endings(prefix):
     return set() if manifest is None else set(manifest["files"])
 
 
-def recover(prefix, owner=False):
+def recover(prefix: str, owner: bool = False) -> None:
     """Finish a :func:`commit` of ``prefix`` that was interrupted after its commit point.
 
     Args:
@@ -135,7 +140,7 @@ def recover(prefix, owner=False):
         _recover(prefix, owner)
 
 
-def _left_over(prefix):
+def _left_over(prefix: str) -> list[str]:
     """Names of the staged files, and of those put aside, of a set."""
     directory, name = os.path.split(prefix)
     try:
@@ -145,7 +150,7 @@ def _left_over(prefix):
     return [n for n in present if n.startswith(f"{name}.") and n.endswith((STAGED, _ASIDE))]
 
 
-def _recover(prefix, owner):
+def _recover(prefix: str, owner: bool) -> None:
     directory = os.path.dirname(prefix)
     files = (read_manifest(prefix) or {"files": {}})["files"]
     for ending, entry in files.items():
@@ -159,7 +164,7 @@ def _recover(prefix, owner):
             os.unlink(path)
 
 
-def read_manifest(prefix):
+def read_manifest(prefix: str) -> dict[str, Any] | None:
     """The manifest of the set ``prefix`` as a dict, or None where there is none.
 
     Raises:
@@ -181,12 +186,12 @@ def read_manifest(prefix):
     return manifest
 
 
-def has_manifest(prefix):
+def has_manifest(prefix: str) -> bool:
     """Whether the set ``prefix`` has a manifest."""
     return os.path.exists(prefix + MANIFEST)
 
 
-def verify(prefix, endings=None, strict=False):
+def verify(prefix: str, endings: Sequence[str] | None = None, strict: bool = False) -> dict[str, Any] | None:
     """Compare the files of the set ``prefix`` with its manifest.
 
     Args:
@@ -233,7 +238,7 @@ def verify(prefix, endings=None, strict=False):
     )
 
 
-def remove(prefix):
+def remove(prefix: str) -> None:
     """Remove the set ``prefix``, manifest and all; what remains of it at any instant is not whole."""
     manifest = read_manifest(prefix)
     for ending in reversed(list(manifest["files"]) if manifest else []):
@@ -243,7 +248,7 @@ def remove(prefix):
         os.unlink(prefix + MANIFEST)
 
 
-def _matches(path, entry):
+def _matches(path: str, entry: dict[str, Any]) -> bool:
     try:
         return os.path.getsize(path) == entry["bytes"] and sha256(path) == entry["sha256"]
     except FileNotFoundError:

@@ -1,10 +1,13 @@
 """The residual blocks of a network, read from the gradient graph of one forward pass."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from .hooks import keeps_raw_input
-from .trace import operands
+from .trace import Call, Trace, operands
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class Block:
 class Structure:
     """What is known of a network: its trace and, once asked for, its blocks."""
 
-    def __init__(self, trace):
+    def __init__(self, trace: Trace) -> None:
         self.trace = trace
 
     @cached_property
-    def blocks(self):
+    def blocks(self) -> list[Block]:
         """The residual blocks in execution order: of feature maps; where there are none, of tokens ``[N, L, C]``."""
         return _blocks_of_rank(self.trace, 4) or _blocks_of_rank(self.trace, 3)
 
@@ -63,7 +66,7 @@ class _Addition:
     shortcut: str | None = None
 
 
-def _blocks_of_rank(trace, rank):
+def _blocks_of_rank(trace: Trace, rank: int) -> list[Block]:
     additions, classes = {}, set()
     for call in trace.calls:
         if call.name and len(call.shape) == rank and call.name not in additions:
@@ -72,7 +75,7 @@ def _blocks_of_rank(trace, rank):
                 additions[call.name] = addition
                 if addition.clear:
                     classes.add(type(trace.layers[call.name]))
-    shapes = {}
+    shapes: dict[str, list[int]] = {}
     for call in sorted(trace.calls, key=lambda c: trace.order.index(c.name)):
         if call.name and type(trace.layers[call.name]) in classes and len(call.shape) == rank:
             shapes.setdefault(call.name, call.shape)
@@ -94,18 +97,18 @@ class _Paths:
     belongs to the call's own forward, so an addition met there is its own.
     """
 
-    def __init__(self, trace, call):
+    def __init__(self, trace: Trace, call: Call) -> None:
         self.trace, self.call = trace, call
-        self.producer = {}
+        self.producer: dict[int, Call] = {}
         for child in call.children:
             consumed = {n.node_ptr() for n in child.inputs}
             for node in child.outputs:
                 if node.node_ptr() not in consumed:
                     self.producer.setdefault(node.node_ptr(), child)
         self.start = {n.node_ptr() for n in call.inputs}
-        self._depths = {}
+        self._depths: dict[int, int] = {}
 
-    def addition(self):
+    def addition(self) -> _Addition | None:
         """The :class:`_Addition` met first on the way back from the output, a clear one before others, or None."""
         found, pending, visited = None, list(self.call.outputs), set()
         while pending:
@@ -128,7 +131,7 @@ class _Paths:
             pending.extend(paths)
         return found
 
-    def depth(self, node):
+    def depth(self, node: Any) -> int:
         """Most elementary calls on any path from ``node`` back to the input, -1 if none."""
         address = node.node_ptr()
         if address in self.start:
@@ -140,7 +143,7 @@ class _Paths:
             self._depths[address] = below + child.size if child and below >= 0 else below
         return self._depths[address]
 
-    def _describe(self, branch, shortcut):
+    def _describe(self, branch: Any, shortcut: Any) -> _Addition:
         while branch.node_ptr() not in self.producer:  # a scale, for example
             branch = max(operands(branch), key=self.depth)
         end, last = self.producer[branch.node_ptr()], self.producer.get(shortcut.node_ptr())
@@ -153,7 +156,7 @@ class _Paths:
             last.name if last else "" if is_input else None,
         )
 
-    def _ancestors(self, node):
+    def _ancestors(self, node: Any) -> set[int]:
         """Addresses of the nodes on the way from ``node`` back to the input, with its own."""
         pending, visited = [node], set()
         while pending:
@@ -165,12 +168,13 @@ class _Paths:
             pending.extend(child.inputs if child else operands(node))
         return visited
 
-    def _only_start(self, branch, start):
+    def _only_start(self, branch: Any, start: set[int]) -> str | None:
         """Name of the one call on the way back from ``branch`` that takes the input, or None.
 
         ``start`` are the nodes of the input, and of all that the branch has in common with the shortcut.
         """
-        names, pending, visited = set(), [branch], set()
+        names: set[str | None] = set()
+        pending, visited = [branch], set()
         while pending:
             node = pending.pop()
             if node.node_ptr() in visited:

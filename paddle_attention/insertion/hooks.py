@@ -1,5 +1,10 @@
 """The hooks by which a network calls its attention, and the layers that belong to it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 from paddle import nn
 
 from ..layers import AttentionLayer
@@ -13,13 +18,13 @@ class ApplyAttention:
         name (str): of the sublayer.
     """
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, layer, inputs, output):
+    def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> Any:
         return self.attend(layer, output)
 
-    def attend(self, layer, x):
+    def attend(self, layer: nn.Layer, x: Any) -> Any:
         attention = layer._sub_layers[self.name]
         if len(x.shape) == 4:
             return attention(x)
@@ -30,7 +35,7 @@ class ApplyAttention:
 class ApplyBefore(ApplyAttention):
     """Forward pre hook that passes the layer's first input through one of its sublayers."""
 
-    def __call__(self, layer, inputs):
+    def __call__(self, layer: nn.Layer, inputs: Any) -> Any:  # type: ignore[override]
         return (self.attend(layer, inputs[0]), *inputs[1:])
 
 
@@ -39,7 +44,7 @@ class ApplyToShortcut(ApplyBefore):
 
     raw = None
 
-    def __call__(self, block, inputs):
+    def __call__(self, block: nn.Layer, inputs: Any) -> Any:  # type: ignore[override]
         self.raw = inputs[0]
         return super().__call__(block, inputs)
 
@@ -47,26 +52,26 @@ class ApplyToShortcut(ApplyBefore):
 class BypassAttention:
     """Forward pre hook of the layer that begins the branch."""
 
-    def __init__(self, shortcut):
+    def __init__(self, shortcut: ApplyToShortcut) -> None:
         self.shortcut = shortcut
 
-    def __call__(self, layer, inputs):
+    def __call__(self, layer: nn.Layer, inputs: Any) -> Any:
         raw, self.shortcut.raw = self.shortcut.raw, None
         return inputs if raw is None else (raw, *inputs[1:])
 
 
-def attention_hooks(layer):
+def attention_hooks(layer: nn.Layer) -> list[ApplyAttention]:
     """The hooks of a layer that call attention."""
     hooks = [*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()]
     return [hook for hook in hooks if isinstance(hook, ApplyAttention)]
 
 
-def keeps_raw_input(block):
+def keeps_raw_input(block: nn.Layer) -> bool:
     """Whether attention on the block's shortcut already hands its input as it was to the branch."""
     return any(isinstance(hook, ApplyToShortcut) for hook in block._forward_pre_hooks.values())
 
 
-def backbone_layers(model):
+def backbone_layers(model: nn.Layer) -> dict[str, nn.Layer]:
     """Dotted names to layers, without the attention that was inserted before."""
     layers = {"": model, **dict(model.named_sublayers())}
     inserted = tuple(
@@ -78,7 +83,7 @@ def backbone_layers(model):
     return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside)}
 
 
-def attention_prefixes(network):
+def attention_prefixes(network: nn.Layer) -> tuple[str, ...]:
     """Prefixes of the state_dict keys of all attention in a network, such as ``('layer1.0.attention.',)``.
 
     That is what hooks call, what has replaced a convolution, and this library's layers wherever
@@ -94,7 +99,9 @@ def attention_prefixes(network):
     return tuple(p for p in found if not any(p != other and p.startswith(other) for other in found))
 
 
-def attach(layer, attention, kind, branch_start=None):
+def attach(
+    layer: nn.Layer, attention: nn.Layer, kind: type[ApplyAttention], branch_start: nn.Layer | None = None
+) -> str:
     """Make ``attention`` a sublayer of ``layer``, called by a hook of it.
 
     Args:
@@ -121,7 +128,7 @@ def attach(layer, attention, kind, branch_start=None):
         hooks = layer._forward_post_hooks
         for hook_id, _ in sorted(hooks.items(), key=lambda item: not isinstance(item[1], ApplyAttention)):
             hooks.move_to_end(hook_id)
-    if isinstance(hook, ApplyToShortcut):
+    if isinstance(hook, ApplyToShortcut) and branch_start is not None:
         handle = branch_start.register_forward_pre_hook(BypassAttention(hook))
         branch_start._forward_pre_hooks.move_to_end(
             handle._hook_id, last=False
@@ -129,7 +136,7 @@ def attach(layer, attention, kind, branch_start=None):
     return name
 
 
-def detach(layer, name, others):
+def detach(layer: nn.Layer, name: str, others: Iterable[nn.Layer]) -> None:
     """Undo :func:`attach`; ``others`` are the layers among which the branch's start is."""
     removed = []
     for hooks in (layer._forward_pre_hooks, layer._forward_post_hooks):
@@ -143,13 +150,13 @@ def detach(layer, name, others):
     layer._sub_layers.pop(name, None)
 
 
-def copy_mode(attention, layer):
+def copy_mode(attention: nn.Layer, layer: nn.Layer) -> None:
     """Train or evaluate as ``layer`` does."""
     for sublayer in attention.sublayers(include_self=True):
         sublayer.training = layer.training
 
 
-def _keep_through_sync_bn():
+def _keep_through_sync_bn() -> None:
     """Make ``convert_sync_batchnorm`` keep the attention of the layers it replaces.
 
     It copies their sublayers but not their hooks; the other hooks are kept as well.
@@ -158,12 +165,12 @@ def _keep_through_sync_bn():
     if hasattr(convert, "keeps_attention"):
         return
 
-    def convert_and_keep(cls, layer):
+    def convert_and_keep(cls: Any, layer: nn.Layer) -> Any:
         converted = convert(cls, layer)
         if converted is not layer:
             for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):
                 getattr(converted, hooks).update(getattr(layer, hooks))
         return converted
 
-    convert_and_keep.keeps_attention = True
+    convert_and_keep.keeps_attention = True  # type: ignore[attr-defined]
     nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(convert_and_keep)

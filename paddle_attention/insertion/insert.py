@@ -1,5 +1,19 @@
 """Apply attention to the targets, check that the network runs with it, or leave everything as it was."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from paddle import nn
+
+from .blocks import Block
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from .placement import Target
+
+
 import collections
 import traceback
 from dataclasses import dataclass
@@ -34,7 +48,15 @@ class Insertion:
     channels: int
 
 
-def insert_attention(model, attention, at=None, stages=None, blocks=None, input_shape=None, before=False):
+def insert_attention(
+    model: nn.Layer,
+    attention: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    at: str | None = None,
+    stages: int | Sequence[int] | None = None,
+    blocks: int | Sequence[int] | None = None,
+    input_shape: Sequence[int] | None = None,
+    before: bool = False,
+) -> list[Insertion]:
     """Insert attention into ``model``, in place.
 
     Args:
@@ -83,12 +105,12 @@ def insert_attention(model, attention, at=None, stages=None, blocks=None, input_
     return _apply(trace, targets, layers)
 
 
-def describe_blocks(model, input_shape=None):
+def describe_blocks(model: nn.Layer, input_shape: Sequence[int] | None = None) -> list[Block]:
     """The residual blocks that ``at='residual' | 'block' | 'stage'`` address, as :class:`Block`."""
     return Structure(trace_network(model, input_shape)).blocks
 
 
-def _build(trace, target):
+def _build(trace: Trace, target: Target) -> nn.Layer:
     """The attention layer for ``target``."""
     channels, arguments = target.channels, target.request.arguments
     if target.request.replaces:
@@ -102,7 +124,7 @@ def _build(trace, target):
     return layer
 
 
-def _apply(trace, targets, layers):
+def _apply(trace: Trace, targets: Sequence[Target], layers: Sequence[nn.Layer]) -> list[Insertion]:
     """Put every layer on its target; a list of :class:`Insertion`."""
     planned = list(zip(targets, layers, strict=True))
     replacements = {target.layer: layer for target, layer in planned if target.request.replaces}
@@ -127,7 +149,7 @@ def _apply(trace, targets, layers):
     return done
 
 
-def _attach(trace, target, layer):
+def _attach(trace: Trace, target: Target, layer: nn.Layer) -> str:
     """Dotted name of the attention layer that is now called at ``target``."""
     at, start, kind = trace.layers[target.layer], None, ApplyBefore if target.on_input else ApplyAttention
     if target.branch_start is not None and not keeps_raw_input(at):
@@ -136,19 +158,21 @@ def _attach(trace, target, layer):
     return f"{target.layer}.{name}" if target.layer else name
 
 
-def _check_calls(trace, done):
+def _check_calls(trace: Trace, done: Sequence[Insertion]) -> None:
     """Raise ValueError unless each attention runs as often as the layer it is on."""
-    calls = collections.Counter()
+    calls: collections.Counter[str] = collections.Counter()
     layers = {"": trace.model, **dict(trace.model.named_sublayers())}
     with trial(trace.model) as handles:
         for inserted in done:
 
-            def count(layer, inputs, key=inserted.key):
+            def count(layer: nn.Layer, inputs: Any, key: str = inserted.key) -> None:
                 calls[key] += 1
 
             handles.append(layers[inserted.key].register_forward_pre_hook(count))
         again = _run_again(trace, calls, [layers[inserted.key] for inserted in done])
-    for inserted in done if again else ():
+    if again is None:
+        return
+    for inserted in done:
         if calls[inserted.key] != again.count(inserted.layer):
             raise ValueError(
                 f"layer {inserted.layer!r} of {trace.title} runs its sublayers in turn, and with them the "
@@ -156,7 +180,7 @@ def _check_calls(trace, done):
             )
 
 
-def _run_again(trace, calls, attentions):
+def _run_again(trace: Trace, calls: collections.Counter[str], attentions: Sequence[nn.Layer]) -> Trace | None:
     """A second trial run; on other images where an attention does not take maps of the first one's size.
 
     None where it takes none of them: it was made for a size of its own. Raises ValueError where it is

@@ -1,14 +1,27 @@
 """Requests and a network's structure to targets: the layers that attention is put on."""
 
+from __future__ import annotations
+
 import fnmatch
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from paddle import nn
 
 from ..registry import list_attentions
+from .blocks import Block, Structure
 from .replace import first_convolution
 from .request import Request
+from .trace import Trace
+
+
+class Place(NamedTuple):
+    """The layer, whether its input is transformed, and the layer that begins the branch beside it."""
+
+    layer: str
+    on_input: bool = False
+    branch_start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class Target:
     channels: int = 0
 
 
-def find_targets(structure, request):
+def find_targets(structure: Structure, request: Request) -> list[Target]:
     """The :class:`Target` of every layer that ``request`` addresses, in execution order.
 
     Raises:
@@ -45,39 +58,42 @@ def find_targets(structure, request):
     return targets
 
 
-def _places(structure, request):
+def _places(structure: Structure, request: Request) -> list[Place]:
     """``(layer, on_input, branch_start)`` of every place."""
-    trace, chosen = structure.trace, None
-    if request.by_blocks:
-        chosen = _choose_blocks(structure, request)
+    trace = structure.trace
+    chosen = _choose_blocks(structure, request) if request.by_blocks else []
     if request.at_first_convolution:
-        return [(first_convolution(trace, block.name), False, None) for block in chosen]
+        return [Place(first_convolution(trace, block.name)) for block in chosen]
     if request.at in _BY_BLOCK:
         return _BY_BLOCK[request.at](structure, request, chosen)
-    return [(name, request.before, None) for name in _matching(trace, request, chosen)]
+    return [
+        Place(name, request.before)
+        for name in _matching(trace, request, chosen if request.by_blocks else None)
+    ]
 
 
-def _at_residual(structure, request, chosen):
-    trace = structure.trace
+def _at_residual(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
+    trace, places = structure.trace, []
     for block in chosen:
         if block.branch_end is None:
             raise ValueError(
                 f"at='residual': block {block.name!r} of {trace.title} adds something that no single "
                 f"layer of a deeper branch returns; use at='block' or a pattern{trace.could_match('')}"
             )
-    return [(block.branch_end, False, None) for block in chosen]
+        places.append(Place(block.branch_end))
+    return places
 
 
-def _at_block(structure, request, chosen):
-    return [(block.name, False, None) for block in chosen]
+def _at_block(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
+    return [Place(block.name) for block in chosen]
 
 
-def _at_stage(structure, request, chosen):
+def _at_stage(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     last = {block.stage: block.name for block in structure.blocks}
-    return [(name, False, None) for name in dict.fromkeys(last[block.stage] for block in chosen)]
+    return [Place(name) for name in dict.fromkeys(last[block.stage] for block in chosen)]
 
 
-def _at_pre(structure, request, chosen):
+def _at_pre(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     trace, places = structure.trace, []
     for block in _with_shortcut(trace, request, chosen):
         if not block.branch_start:
@@ -85,18 +101,18 @@ def _at_pre(structure, request, chosen):
                 f"at='pre': no single layer of {trace.title} begins the branch of block {block.name!r}; "
                 f"use at='block' or a pattern{trace.could_match('')}"
             )
-        places.append((block.branch_start, True, None))
+        places.append(Place(block.branch_start, True))
     return places
 
 
-def _at_identity(structure, request, chosen):
+def _at_identity(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     """On the layer that ends the shortcut; on the block's input where that is the shortcut itself."""
     trace, places = structure.trace, []
     for block in _with_shortcut(trace, request, chosen):
         if block.shortcut == "" and block.branch_start:
-            places.append((block.name, True, block.branch_start))
+            places.append(Place(block.name, True, block.branch_start))
         elif block.shortcut:
-            places.append((block.shortcut, False, None))
+            places.append(Place(block.shortcut))
         else:
             raise ValueError(
                 f"at='identity': block {block.name!r} of {trace.title} has no shortcut that one layer returns"
@@ -114,14 +130,14 @@ _BY_BLOCK = {
 }
 
 
-def _with_shortcut(trace, request, chosen):
+def _with_shortcut(trace: Trace, request: Request, chosen: list[Block]) -> list[Block]:
     found = [block for block in chosen if block.branch_end != block.name]
     if not found:
         raise ValueError(f"at={request.at!r}: no chosen block of {trace.title} has a shortcut")
     return found
 
 
-def _matching(trace, request, chosen):
+def _matching(trace: Trace, request: Request, chosen: list[Block] | None) -> list[str]:
     """Names that the pattern matches, inside the chosen blocks where some are chosen."""
     names = [n for n in trace.order if n and _matches(n, request.at)]
     if not names:
@@ -139,13 +155,13 @@ def _matching(trace, request, chosen):
     return names
 
 
-def _matches(name, pattern):
-    pattern = re.sub(r"\[(\d+|\*)\]", r".\1", pattern).split(".")
+def _matches(name: str, pattern: str) -> bool:
+    wanted = re.sub(r"\[(\d+|\*)\]", r".\1", pattern).split(".")
     parts = name.split(".")
-    return len(parts) == len(pattern) and all(map(fnmatch.fnmatchcase, parts, pattern))
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def _choose_blocks(structure, request):
+def _choose_blocks(structure: Structure, request: Request) -> list[Block]:
     found, title = structure.blocks, structure.trace.title
     if not found:
         raise ValueError(
@@ -158,7 +174,7 @@ def _choose_blocks(structure, request):
     for stage in request.stages or ():
         if stage not in sizes:
             raise ValueError(
-                f"stages={list(request.stages)}: {title} has no stage {stage}; "
+                f"stages={list(request.stages or ())}: {title} has no stage {stage}; "
                 f"its stages are 1 to {len(sizes)}, with {list(sizes.values())} blocks"
             )
     stages = set(request.stages or sizes)
@@ -175,7 +191,7 @@ def _choose_blocks(structure, request):
     return [b for b in found if b.stage in stages and {b.index, b.index - sizes[b.stage] - 1} & wanted]
 
 
-def _innermost(trace, name, on_input):
+def _innermost(trace: Trace, name: str, on_input: bool) -> str:
     """Where ``name`` is a chain of layers, the last (for what comes before: the first) of them.
 
     ``nn.Sequential`` runs all its sublayers: attention among them would be one more.
@@ -195,7 +211,7 @@ def _innermost(trace, name, on_input):
     return name
 
 
-def count_channels(trace, request, name, on_input):
+def count_channels(trace: Trace, request: Request, name: str, on_input: bool) -> int:
     """Channels of what is transformed at layer ``name``: its output or its input.
 
     Raises:

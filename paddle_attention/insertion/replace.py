@@ -1,5 +1,16 @@
 """Mechanisms that are convolutions themselves, in the place of a layer."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .trace import Trace
+
+if TYPE_CHECKING:
+    from .placement import Target
+
+
 from paddle import nn
 
 from ..registry import list_attentions
@@ -9,12 +20,12 @@ from .trace import last_line, run_trace
 _NORMALISATIONS = (nn.layer.norm._BatchNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity)
 
 
-def _convolutions(layer):
+def _convolutions(layer: nn.Layer) -> list[nn.Conv2D]:
     """The convolutions in a layer, not counting those of attention inserted before."""
     return [x for x in backbone_layers(layer).values() if isinstance(x, nn.Conv2D)]
 
 
-def first_convolution(trace, block):
+def first_convolution(trace: Trace, block: str) -> str:
     """The layer that holds the first convolution larger than 1x1 of ``block``, and no other convolution.
 
     Raises:
@@ -40,7 +51,7 @@ def first_convolution(trace, block):
     raise ValueError(f"at='conv': block {block!r} of {trace.title} has no convolution larger than 1x1")
 
 
-def _is_a_unit(trace, parent):
+def _is_a_unit(trace: Trace, parent: str) -> bool:
     """Whether layer ``parent`` runs one convolution, and besides it only normalisation and activation."""
     run = [trace.layers[n] for n in trace.order if n.startswith(parent + ".")]
     leaves = [layer for layer in run if not layer._sub_layers]
@@ -49,7 +60,7 @@ def _is_a_unit(trace, parent):
     return len(_convolutions(trace.layers[parent])) == 1 and len(activations) == len(others)
 
 
-def like_convolution(trace, target):
+def like_convolution(trace: Trace, target: Target) -> tuple[int, dict[str, Any]]:
     """``(channels, arguments)`` of a mechanism that takes the place of the layer of ``target``.
 
     Raises:
@@ -78,7 +89,7 @@ def like_convolution(trace, target):
     return found[0]._in_channels, {**arguments, **shape}
 
 
-def check_replacements(targets):
+def check_replacements(targets: Sequence[Target]) -> None:
     """Raise ValueError if a layer is replaced twice, or attended to inside one that is replaced."""
     replaced = [target.layer for target in targets if target.request.replaces]
     for i, name in enumerate(replaced):
@@ -91,7 +102,7 @@ def check_replacements(targets):
                 )
 
 
-def replace_layers(trace, new):
+def replace_layers(trace: Trace, new: dict[str, nn.Layer]) -> None:
     """Put the new layers in place, and take them out again if the network does not run with them.
 
     Args:
@@ -121,7 +132,7 @@ def replace_layers(trace, new):
         ) from error
 
 
-def swap(model, old, new):
+def swap(model: nn.Layer, old: nn.Layer, new: nn.Layer) -> None:
     """Put ``new`` in every place of ``old``, with its hooks and the attention put on it."""
     copy_mode(new, old)
     for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):

@@ -1,11 +1,14 @@
 """What is asked for, parsed once: names, arguments and places, without a look at any network."""
 
+from __future__ import annotations
+
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..naming import did_you_mean
-from ..registry import check_arguments, get_attention
+from ..registry import AttentionEntry, check_arguments, get_attention
 
 PLACEMENTS = ("residual", "block", "stage", "pre", "identity")
 _KEYS = ("name", "at", "stages", "blocks", "before")
@@ -35,19 +38,19 @@ class Request:
     path: str
 
     @property
-    def at_first_convolution(self):
+    def at_first_convolution(self) -> bool:
         """Whether the place is the first convolution of each block."""
         return self.replaces and self.at == "conv"
 
     @property
-    def by_blocks(self):
+    def by_blocks(self) -> bool:
         """Whether the place depends on the network's blocks."""
         chosen = self.stages is not None or self.blocks is not None
         return self.at_first_convolution or self.at in PLACEMENTS or chosen
 
 
 @contextlib.contextmanager
-def errors_at(path):
+def errors_at(path: str) -> Iterator[None]:
     """ValueErrors name the item of the list of attentions that they are about."""
     try:
         yield
@@ -55,7 +58,9 @@ def errors_at(path):
         raise ValueError(f"{path}: {error}" if path else str(error)) from error
 
 
-def parse_requests(attention, at=None, stages=None, blocks=None, before=False):
+def parse_requests(
+    attention: Any, at: Any = None, stages: Any = None, blocks: Any = None, before: Any = False
+) -> list[Request]:
     """A list of :class:`Request`; the arguments are those of :func:`insert_attention`.
 
     Raises:
@@ -73,7 +78,7 @@ def parse_requests(attention, at=None, stages=None, blocks=None, before=False):
     return requests
 
 
-def _parse(item, defaults, path):
+def _parse(item: Any, defaults: dict[str, Any], path: str) -> Request:
     if isinstance(item, str):
         item = {"name": item}
     if not isinstance(item, Mapping):
@@ -100,7 +105,7 @@ def _parse(item, defaults, path):
     )
 
 
-def _parse_place(entry, at):
+def _parse_place(entry: AttentionEntry, at: Any) -> str:
     if at is None:
         at = "conv" if entry.replaces_conv else "residual"
     if not isinstance(at, str) or not at:
@@ -112,7 +117,7 @@ def _parse_place(entry, at):
     return at
 
 
-def _parse_before(entry, at, before):
+def _parse_before(entry: AttentionEntry, at: str, before: Any) -> bool:
     if not isinstance(before, bool):
         raise ValueError(f"before must be true or false, but got {before!r}")
     if before and entry.replaces_conv:
@@ -122,7 +127,7 @@ def _parse_before(entry, at, before):
     return before
 
 
-def _parse_numbers(what, value, allow_negative):
+def _parse_numbers(what: str, value: Any, allow_negative: bool) -> tuple[int, ...] | None:
     if value is None:
         return None
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,8 +1,12 @@
 """One forward pass of a network, recorded call by call. It knows nothing of what is asked for."""
 
+from __future__ import annotations
+
 import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -34,7 +38,7 @@ class Call:
     input_shape: list
 
     @property
-    def size(self):
+    def size(self) -> int:
         """The number of elementary calls in it."""
         return sum(child.size for child in self.children) or 1
 
@@ -51,17 +55,20 @@ class Trace:
         order (list of str): layer names in order of first call.
     """
 
-    def __init__(self, model, input_shape, dtype):
+    def __init__(self, model: nn.Layer, input_shape: list[int], dtype: Any) -> None:
         self.model, self.input_shape, self.dtype = model, input_shape, dtype
         self.title = type(model).__name__
         self.layers = backbone_layers(model)
-        self.calls, self.order = [], []
-        self._stack = []
-        self._tensors = []  # keeps the graph nodes alive, so that their addresses stay unique
+        self.calls: list[Call] = []
+        self.order: list[str] = []
+        self._stack: list[Call] = []
+        self._tensors: list[
+            tuple[Any, Any]
+        ] = []  # keeps the graph nodes alive, so that their addresses stay unique
 
     # recording
 
-    def enter(self, name, inputs):
+    def enter(self, name: str, inputs: Any) -> None:
         """A layer is called."""
         if name not in self.order:
             self.order.append(name)
@@ -71,7 +78,7 @@ class Trace:
             self._stack[-1].children.append(call)
         self._stack.append(call)
 
-    def leave(self, output):
+    def leave(self, output: Any) -> None:
         """The layer called last, of those still running, returns."""
         call = self._stack.pop()
         call.outputs = self._nodes(output)
@@ -79,7 +86,7 @@ class Trace:
             call.shape = list(output.shape)
         self.calls.append(call)
 
-    def _nodes(self, value):
+    def _nodes(self, value: Any) -> list[Any]:
         nodes = []
         for tensor in paddle.utils.flatten(value):
             if isinstance(tensor, paddle.Tensor) and tensor.grad_fn is not None:
@@ -88,7 +95,7 @@ class Trace:
                 nodes.append(node)
         return nodes
 
-    def release(self):
+    def release(self) -> None:
         """Free what the gradient graph holds; its nodes stay to be read.
 
         ``Tensor.grad_fn`` returns a reference that Paddle never gives back: without this, the
@@ -109,11 +116,11 @@ class Trace:
 
     # reading
 
-    def count(self, name):
+    def count(self, name: str) -> int:
         """How often layer ``name`` ran."""
         return sum(call.name == name for call in self.calls)
 
-    def could_match(self, wanted):
+    def could_match(self, wanted: str) -> str:
         """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
         ranks = (4,) if any(len(c.shape) == 4 and c.shape[2] > 1 for c in self.calls) else (3,)
         names = [c.name for c in self.calls if c.name and len(c.shape) in ranks]
@@ -124,12 +131,12 @@ class Trace:
         return f"{near}; could be matched: {', '.join([*PLACEMENTS, *shown])}{more}"
 
 
-def operands(node):
+def operands(node: Any) -> list[Any]:
     """The nodes that a gradient-graph node leads to."""
     return [n for n in node.next_functions if n is not None]
 
 
-def trace_network(model, input_shape=None):
+def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None) -> Trace:
     """A :class:`Trace` of ``model`` on an image of ``input_shape``, or on the first of some sizes that it takes.
 
     Raises:
@@ -159,12 +166,12 @@ def trace_network(model, input_shape=None):
     )
 
 
-def last_line(error):
+def last_line(error: BaseException) -> str:
     """Where Paddle says what is wrong."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-def run_trace(model, input_shape):
+def run_trace(model: nn.Layer, input_shape: list[int]) -> Trace:
     """A :class:`Trace` of one forward pass on an image of ``input_shape``."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), paddle.float32)
     trace = Trace(model, input_shape, dtype)
@@ -184,7 +191,7 @@ def run_trace(model, input_shape):
 
 
 @contextlib.contextmanager
-def _no_weight_gradients(model):
+def _no_weight_gradients(model: nn.Layer) -> Iterator[None]:
     """The gradients that parameters have are none of a trial's business."""
     trained = [p for p in model.parameters() if not p.stop_gradient]
     try:

@@ -5,6 +5,8 @@ Network for Scene Parsing", arXiv 1809.00916; authors' code:
 openseg-group/OCNet.pytorch.
 """
 
+from typing import Any
+
 import paddle
 from paddle import nn
 
@@ -18,7 +20,11 @@ from ._ops import full_precision, resize, size_of, unflatten_like, widen
 __all__ = ["ObjectContextBlock"]
 
 # The paper of this block and of the modules built of it.
-OCNET = {"paper": "OCNet: Object Context Network for Scene Parsing", "arxiv": "1809.00916", "year": 2018}
+OCNET: "dict[str, Any]" = {
+    "paper": "OCNet: Object Context Network for Scene Parsing",
+    "arxiv": "1809.00916",
+    "year": 2018,
+}
 
 # The authors apply one key transform twice, as key and as query, and so update its
 # running statistics twice a step. Applied once, this rate has the same effect.

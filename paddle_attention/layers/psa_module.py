@@ -207,7 +207,7 @@ class PSAModule(AttentionLayer):
         self.psa = PSA(channels, *args, **options)
         self.project = PSA._unit(2 * channels, channels)
 
-    __init__.__signature__ = inspect.signature(PSA.__init__)
+    __init__.__signature__ = inspect.signature(PSA.__init__)  # type: ignore[attr-defined]
 
     def attention_maps(self, x):
         """Those of :class:`PSA`."""

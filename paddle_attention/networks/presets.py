@@ -1,6 +1,9 @@
 """The papers' networks as data: a backbone and what is inserted into it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..naming import lookup
 
@@ -23,10 +26,10 @@ class NetworkPreset:
     options: dict = field(default_factory=dict)
 
 
-_PRESETS = {}
+_PRESETS: dict[str, NetworkPreset] = {}
 
 
-def _add(name, backbone, *attention, **options):
+def _add(name: str, backbone: str, *attention: dict[str, Any], **options: Any) -> None:
     assert name not in _PRESETS, name
     _PRESETS[name] = NetworkPreset(name, backbone, attention, options)
 
@@ -155,12 +158,12 @@ for _prefix, _name in _CONTEXT.items():
         _add(f"{_prefix}_ResNet{_depth}", f"ResNet{_depth}", _spec, output_stride=8)
 
 
-def list_networks():
+def list_networks() -> list[str]:
     """Names of all preset networks."""
     return list(_PRESETS)
 
 
-def get_network(name):
+def get_network(name: object) -> NetworkPreset:
     """The :class:`NetworkPreset` called ``name``.
 
     Raises:

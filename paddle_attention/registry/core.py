@@ -1,11 +1,16 @@
 """Names of mechanisms, facts about them, and construction."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from ..naming import did_you_mean, lookup
 
+L = TypeVar("L")
 DOMAINS = ("channel", "spatial", "mixed", "branch", "temporal")
 
 
@@ -40,28 +45,28 @@ class AttentionEntry:
     takes_tokens: bool = False
 
 
-_ENTRIES = {}
+_ENTRIES: dict[str, AttentionEntry] = {}
 _BUILT_IN = "paddle_attention.layers"  # importing it registers the built-in mechanisms
 
 
-def _entries():
+def _entries() -> dict[str, AttentionEntry]:
     """Everything registered; the built-in mechanisms first."""
     importlib.import_module(_BUILT_IN)
     return _ENTRIES
 
 
 def register_attention(
-    name,
+    name: str,
     *,
-    paper,
-    arxiv,
-    year,
-    domain,
-    computed_by,
-    applied_by,
-    replaces_conv=False,
-    takes_tokens=False,
-):
+    paper: str,
+    arxiv: str | None,
+    year: int,
+    domain: str,
+    computed_by: str,
+    applied_by: str,
+    replaces_conv: bool = False,
+    takes_tokens: bool = False,
+) -> Callable[[type[L]], type[L]]:
     """Class decorator that registers a ``paddle.nn.Layer`` as a mechanism.
 
     The arguments are the fields of :class:`AttentionEntry`.
@@ -72,7 +77,7 @@ def register_attention(
             convolution lacks ``out_channels`` or ``stride``.
     """
 
-    def register(cls):
+    def register(cls: type[L]) -> type[L]:
         entries = _entries()
         if name in entries:
             raise ValueError(
@@ -100,7 +105,7 @@ def register_attention(
     return register
 
 
-def get_attention(name):
+def get_attention(name: object) -> AttentionEntry:
     """The :class:`AttentionEntry` called ``name``.
 
     Raises:
@@ -109,12 +114,12 @@ def get_attention(name):
     return lookup("attention", name, _entries())
 
 
-def list_attentions():
+def list_attentions() -> list[AttentionEntry]:
     """All registered mechanisms as :class:`AttentionEntry`, sorted by year, then name."""
     return sorted(_entries().values(), key=lambda e: (e.year, e.name))
 
 
-def check_arguments(name, arguments, others=()):
+def check_arguments(name: object, arguments: Mapping[Any, Any], others: Sequence[str] = ()) -> None:
     """Raise ValueError for an argument that mechanism ``name`` does not take.
 
     ``channels`` is not among the ``arguments`` that may be given. ``others`` are words that could
@@ -135,7 +140,7 @@ def check_arguments(name, arguments, others=()):
             )
 
 
-def build_attention(name, channels, **kwargs):
+def build_attention(name: object, channels: int, **kwargs: Any) -> Any:
     """Build the mechanism ``name`` for ``channels`` channels.
 
     Raises:
