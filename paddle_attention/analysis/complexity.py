@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-import math
+import inspect
 from dataclasses import dataclass, field
 
 import paddle
@@ -10,48 +10,8 @@ from paddle import _C_ops
 
 from ..layers import AttentionLayer
 from ..trial import trial
-
-
-def _macs(work):
-    """He et al., arXiv 1512.03385: multiply-adds of convolutions, fully connected layers, matrix products."""
-    return work["conv"] + work["matmul"]
-
-
-def _adds(work):
-    """Also the residual additions."""
-    return _macs(work) + work["add"]
-
-
-def _senet(work):
-    """Hu et al., arXiv 1709.01507, Tables 10 to 16: also the squeeze (an addition per number) and the scaling."""
-    return _macs(work) + (work["global_pool"] + work["multiply"] if work["multiply"] else 0)
-
-
-def _axpy(work):
-    """The same authors' Table 2: scaling and residual addition as one multiply-add, also in the plain networks."""
-    squeeze = work["global_pool"] if work["multiply"] else 0
-    return _macs(work) + squeeze + max(work["multiply"], work["add"])
-
-
-def _thop(work):
-    """The tool thop: also normalisation (2 per number)."""
-    return _macs(work) + 2 * work["norm"]
-
-
-def _ptflops(work):
-    """The tool ptflops: also normalisation (2 per number), activations and pooling (1 per number)."""
-    return _macs(work) + 2 * work["norm"] + work["activation"] + work["pool"] + work["global_pool"]
-
-
-#: Ways to add up the work of a network, by name.
-COUNTINGS = {
-    "macs": _macs,
-    "adds": _adds,
-    "senet": _senet,
-    "axpy": _axpy,
-    "thop": _thop,
-    "ptflops": _ptflops,
-}
+from . import counts
+from .countings import COUNTINGS
 
 
 @dataclass(frozen=True)
@@ -82,42 +42,6 @@ class Complexity:
         return COUNTINGS[counting](collections.Counter(self.work))
 
 
-def _convolution(x, weight, *_, **__):
-    # Each output number takes as many products as one filter has weights.
-    return lambda y: y.size * int(weight.size) // int(weight.shape[0])
-
-
-def _transposed_convolution(x, weight, *_, **__):
-    return lambda y: x.size * int(weight.size) // int(weight.shape[0])
-
-
-def _linear(x, weight, *_, **__):
-    return lambda y: y.size * int(weight.shape[0])
-
-
-def _product(x, y, transpose_x=False, transpose_y=False, *_, **__):
-    shared = x.shape[-2] if transpose_x and len(x.shape) > 1 else x.shape[-1]
-    return lambda out: out.size * int(shared)
-
-
-def _einsum(operands, equation, *_, **__):
-    terms = equation.replace(" ", "").partition("->")[0].split(",")
-    sizes = {
-        label: size
-        for term, x in zip(terms, operands, strict=True)
-        for label, size in zip(term, x.shape, strict=True)
-    }
-    return lambda y: math.prod(sizes.values()) * (len(terms) - 1)
-
-
-def _read(x, *_, **__):
-    return lambda y: x.size
-
-
-def _written(*_, **__):
-    return lambda y: y.size
-
-
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "conv3d")
 _ACTIVATIONS = ("relu", "relu6", "leaky_relu", "prelu", "elu")
 _NORMALISATIONS = (
@@ -129,26 +53,26 @@ _NORMALISATIONS = (
     "instance_norm",
 )
 _OPERATORS = {
-    **dict.fromkeys(_CONVOLUTIONS, ("conv", _convolution)),
-    "conv2d_transpose": ("conv", _transposed_convolution),
-    "depthwise_conv2d_transpose": ("conv", _transposed_convolution),
-    "linear": ("matmul", _linear),
-    "matmul": ("matmul", _product),
-    "bmm": ("matmul", _product),
-    "einsum": ("matmul", _einsum),
-    **dict.fromkeys(_NORMALISATIONS, ("norm", _written)),
-    **dict.fromkeys(_ACTIVATIONS, ("activation", _written)),
-    "pool2d": ("pool", _read),
-    "max_pool2d_with_index": ("pool", _read),
-    "multiply": ("multiply", _written),
-    "add": ("add", _written),
+    **dict.fromkeys(_CONVOLUTIONS, ("conv", counts.convolution)),
+    "conv2d_transpose": ("conv", counts.transposed_convolution),
+    "depthwise_conv2d_transpose": ("conv", counts.transposed_convolution),
+    "linear": ("matmul", counts.fully_connected),
+    "matmul": ("matmul", counts.product),
+    "bmm": ("matmul", counts.product),
+    "einsum": ("matmul", counts.einstein_sum),
+    **dict.fromkeys(_NORMALISATIONS, ("norm", counts.written)),
+    **dict.fromkeys(_ACTIVATIONS, ("activation", counts.written)),
+    "pool2d": ("pool", counts.read),
+    "max_pool2d_with_index": ("pool", counts.read),
+    "multiply": ("multiply", counts.written),
+    "add": ("add", counts.written),
 }
 _METHODS = {
-    "__mul__": ("multiply", _written),
-    "__rmul__": ("multiply", _written),
-    "__add__": ("add", _written),
-    "__radd__": ("add", _written),
-    "__matmul__": ("matmul", _product),
+    "__mul__": ("multiply", counts.written),
+    "__rmul__": ("multiply", counts.written),
+    "__add__": ("add", counts.written),
+    "__radd__": ("add", counts.written),
+    "__matmul__": ("matmul", counts.product),
 }
 
 
@@ -167,11 +91,20 @@ def _first(value):
     return value[0] if isinstance(value, (list, tuple)) else value
 
 
+def _shapes(value):
+    """``value`` with the shape of every tensor in its place."""
+    if isinstance(value, (list, tuple)):
+        return [_shapes(item) for item in value]
+    return tuple(value.shape) if isinstance(value, paddle.Tensor) else value
+
+
 @contextlib.contextmanager
 def _counting(work, inside):
     """While in it, every operator of the table adds to ``work``; ``inside`` is not empty in attention layers."""
 
     def counted(function, kind, cost):
+        taken = inspect.signature(cost).parameters
+
         def call(*arguments, **options):
             output = function(*arguments, **options)
             result = _first(output)
@@ -183,7 +116,9 @@ def _counting(work, inside):
             if kind == "add" and inside:
                 return output
             if kind not in _COUNTED_IF or _COUNTED_IF[kind](*[*arguments, *options.values()][:2]):
-                work[here] = work.get(here, 0) + int(cost(*arguments, **options)(result))
+                shapes = {name: _shapes(value) for name, value in options.items() if name in taken}
+                shapes["out"] = _shapes(result)
+                work[here] = work.get(here, 0) + cost(*_shapes(arguments), **shapes)
             return output
 
         return call

@@ -1,0 +1,46 @@
+"""The papers' conventions: how the work of a network is added up to one number.
+
+``work`` has operations by kind, as :class:`Complexity` describes them.
+"""
+
+
+def macs(work):
+    """He et al., arXiv 1512.03385: multiply-adds of convolutions, fully connected layers, matrix products."""
+    return work["conv"] + work["matmul"]
+
+
+def adds(work):
+    """Also the residual additions."""
+    return macs(work) + work["add"]
+
+
+def senet(work):
+    """Hu et al., arXiv 1709.01507, Tables 10 to 16: also the squeeze (an addition per number) and the scaling."""
+    return macs(work) + (work["global_pool"] + work["multiply"] if work["multiply"] else 0)
+
+
+def axpy(work):
+    """The same authors' Table 2: scaling and residual addition as one multiply-add, also in the plain networks."""
+    squeeze = work["global_pool"] if work["multiply"] else 0
+    return macs(work) + squeeze + max(work["multiply"], work["add"])
+
+
+def thop(work):
+    """The tool thop: also normalisation (2 per number)."""
+    return macs(work) + 2 * work["norm"]
+
+
+def ptflops(work):
+    """The tool ptflops: also normalisation (2 per number), activations and pooling (1 per number)."""
+    return macs(work) + 2 * work["norm"] + work["activation"] + work["pool"] + work["global_pool"]
+
+
+#: Ways to add up the work of a network, by name.
+COUNTINGS = {
+    "macs": macs,
+    "adds": adds,
+    "senet": senet,
+    "axpy": axpy,
+    "thop": thop,
+    "ptflops": ptflops,
+}
