@@ -1,10 +1,12 @@
-"""python tools/make_configs.py: write ppcls_configs/ImageNet, one YAML for every named network.
+"""python tools/make_configs.py [--check]: write ppcls_configs/ImageNet, one YAML for every named network.
 
 The networks and their training recipes are the data below and in paddle_attention/networks; the
 rest is the template SE/se_resnet50.yaml.
 """
 
+import argparse
 import os
+import pathlib
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -108,14 +110,34 @@ def content(name):
     return head + text
 
 
+def differences():
+    """A line for every file that is not what it should be."""
+    wanted = {path(name): content(name) for name in list_networks()}
+    found = {str(p) for p in pathlib.Path(DIRECTORY).rglob("*.yaml")}
+    for file in sorted(found | set(wanted)):
+        if file not in wanted:
+            yield f"{file} is of no network"
+        elif file not in found:
+            yield f"{file} is missing"
+        elif pathlib.Path(file).read_text(encoding="utf-8") != wanted[file]:
+            yield f"{file} is another than the tool writes"
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, say what would change")
+    if parser.parse_args().check:
+        lines = list(differences())
+        print("\n".join(lines) or f"{len(list_networks())} files are as they should be")
+        return bool(lines)
     for name in list_networks():
         os.makedirs(os.path.dirname(path(name)), exist_ok=True)
         text = content(name)  # before the template itself is written
         with open(path(name), "w", encoding="utf-8") as file:
             file.write(text)
     print(f"{len(list_networks())} files under {DIRECTORY}")
+    return False
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""python tools/verify_modules.py [--quick] [NAME ...]: measure every registered mechanism.
+"""python tests/verify_modules.py [--quick] [NAME ...]: measure every registered mechanism.
 
 One row a mechanism, as a Markdown table: errors against the float64 references of the tests
 (forward in eval and train mode, gradient) and against the authors' recorded numbers, error of
