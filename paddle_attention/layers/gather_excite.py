@@ -45,7 +45,9 @@ class GatherExcite(GateLayer):
     :math:`\xi_G` is an average over ``2 * extent - 1`` pixels with stride ``extent``;
     with them (GE-theta) a chain of 3x3 depth-wise convolutions of stride 2, normalised. ``use_mlp``
     makes f two 1x1 convolutions (GE-theta-plus); otherwise it is the identity.
-    Nearest neighbours bring the gate back to the size of x.
+    Nearest neighbours bring the gate back to the size of x. A gathering of the whole map has a
+    ReLU before the MLP, as in the authors' RN50-GEPP (hujie-frank/GENet), and none without MLP, as in
+    their RN50-GEP; the paper says nothing of it.
 
     Args:
         channels (int): channels of the input.
@@ -108,6 +110,8 @@ class GatherExcite(GateLayer):
                 whole = conv(channels, channels, self.feat_size, bias=False, groups=channels)
                 self.gather.add_sublayer("conv1", whole)
                 self.gather.add_sublayer("norm1", batch_norm(channels))
+                if use_mlp:
+                    self.gather.add_sublayer("act1", nn.ReLU())
             else:
                 steps = int(math.log2(extent))
                 for i in range(1, steps + 1):

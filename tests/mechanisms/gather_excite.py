@@ -31,7 +31,7 @@ def gather_excite(x, p, training=False, extent=0, mlp=True, params=0, gate=sigmo
             whole = extent == 0
             z = conv(z, p, f"gather.conv{i}", 1 if whole else 2, 0 if whole else 1, groups=c)
             z = batch_norm(z, p, f"gather.norm{i}", training)
-            z = relu(z) if i < params else z
+            z = relu(z) if i < params or (whole and mlp) else z
     elif extent == 0:
         z = pool(x)
     else:
@@ -67,6 +67,13 @@ CASES = [
     ),
     Case(
         "GatherExcite",
+        partial(gather_excite, params=1, mlp=False),
+        {"extra_params": True, "feat_size": [5, 7], "use_mlp": False},
+        (3, 4, 5, 7),
+        sizes=((5, 7),),
+    ),
+    Case(
+        "GatherExcite",
         partial(gather_excite, params=1),
         {"extra_params": True, "feat_size": [5, 7], "reduction": 2},
         (3, 4, 5, 7),
@@ -89,6 +96,10 @@ BAD_ARGUMENTS = [
 
 # What is there, and what a mutant has instead; in another file of the layers where one is named.
 MUTANTS = [
+    (
+        "                if use_mlp:\n                    self.gather",
+        "                if not use_mlp:\n                    self.gather",
+    ),
     ("size = 2 * self.extent - 1", "size = 2 * self.extent + 1"),
     ("exclusive=True", "exclusive=False"),
     ("if i < steps:", "if i <= steps:"),
