@@ -25,7 +25,8 @@ def small(directory):
     )
 
 
-@pytest.fixture(scope="module", params=["se", "cbam"])
+# One is enough for the fast suite: the other has the same tools.
+@pytest.fixture(scope="module", params=["se", pytest.param("cbam", marks=pytest.mark.slow)])
 def trained(request, workspace):
     """A trained digits network: its YAML, directory and the training's output."""
     digits = workspace.path / "dataset" / "digits"
