@@ -212,6 +212,16 @@ def test_a_set_written_by_another_program(tmp_path):
     assert files.verify(prefix) is None
 
 
+@pytest.mark.parametrize("target", ["latest.manifest.json", "nowhere"])
+def test_a_manifest_that_is_a_link_to_nowhere(tmp_path, target):
+    prefix = str(tmp_path / "latest")
+    write(prefix, "old")
+    (tmp_path / "latest.manifest.json").unlink()
+    (tmp_path / "latest.manifest.json").symlink_to(target)
+    with pytest.raises(DamagedFileError, match="is a link to nowhere"):
+        files.verify(prefix)
+
+
 def test_a_set_that_only_this_library_writes(tmp_path):
     """Two damaged files are no set of another program, whatever their age."""
     prefix = str(tmp_path / "latest")

@@ -336,14 +336,14 @@ def test_a_batch_of_nothing_but_bad_images(images, tmp_path, workers, size):
         loader.close()
         assert sum(len(labels) for _, labels in batches) == number
         assert len(batches) == (24 // size if part == "Train" else 18 // size)
-        assert len({message.partition(":")[0] for message in loader.skipped}) == 6
+        assert len(loader.skipped) == sum(loader.skipped.values()) == 6
 
 
 def test_nothing_at_all_can_be_read(images, tmp_path):
     for path in tmp_path.glob("*.jpg"):
         path.write_bytes(b"no image")
     loader = build_loader(images(0, on_bad_image="skip"), "Train")
-    with pytest.raises(DataError, match=r"none of 29 images can be read, such as image .*\.jpg"):
+    with pytest.raises(DataError, match=r"none of 24 images can be read, such as image .*\.jpg"):
         list(loader)
     loader.close()
 

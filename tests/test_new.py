@@ -26,6 +26,12 @@ def test_names_of_files():
     [
         ("my gate", "letters and digits, such as MyGate, but got 'my gate'"),
         ("se", r"'se' is taken by paddle_attention\.layers\.se"),
+        ("None", "'None' cannot be the name of a class"),
+        ("test", "'test' cannot be the name of a class"),
+        ("nn", "'nn' cannot be the name of a class"),
+        ("A" * 300, "cannot be the name of a class"),
+        ("SEBlock", r"'SEBlock' is taken by paddle_attention\.SEBlock"),
+        ("AttentionLayer", r"is taken by paddle_attention\.AttentionLayer"),
         ("MyGate", "is no checkout of the project"),
     ],
 )

@@ -262,6 +262,18 @@ def test_more_epochs(config, log_lines):
     assert any("follows another schedule" in line and "0.05000000" in line for line in log_lines)
 
 
+@pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])
+def test_a_warm_up_more_or_less(config, before, after):
+    """The schedule of the file is of another kind; the new one goes on where the run is."""
+    config["Optimizer"]["lr"] = {"name": "Cosine", "learning_rate": 0.1, "warmup_epoch": before}
+    run({**config, "Global": {**config["Global"], "epochs": 1}})
+    config["Global"]["epochs"] = 2
+    config["Optimizer"]["lr"]["warmup_epoch"] = after
+    steps = np.arange(9, 17)
+    expected = 0.05 * (1 + np.cos(np.pi * ((steps - 8) / 8 if after else steps / 16)))
+    np.testing.assert_allclose(rates(config)[0], expected, atol=1e-7)
+
+
 def test_another_accumulation(config):
     """No gradient of one epoch goes into an update of the next, and none is saved half accumulated."""
     with pytest.raises(Interrupted):

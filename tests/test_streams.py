@@ -89,3 +89,25 @@ def test_a_reader_that_has_enough(workspace):
     )
     assert done.returncode in (0, 141)
     assert "rror" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("streams", "status"), [(">/dev/full", 2), ("| true", 141)])
+def test_an_evaluation_does_not_lose_its_result_in_silence(workspace, command, tmp_path, streams, status):
+    def run(text):
+        return subprocess.run(
+            ["bash", "-c", text],
+            cwd=workspace.path,
+            env=workspace.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    assert run(command).returncode == 0
+    evaluate = command.replace("tools/train.py", "tools/eval.py")
+    done = run(
+        f"{evaluate} -o Global.pretrained_model={tmp_path}/run/latest {streams}; exit ${{PIPESTATUS[0]}}"
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert status != 2 or "No space left on device" in done.stderr.splitlines()[-1]

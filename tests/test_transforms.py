@@ -233,3 +233,12 @@ def test_a_line_of_pixels_is_not_made_huge():
     data = cv2.imencode(".png", np.zeros((1, 10000, 3), "uint8"))[1].tobytes()
     with pytest.raises(ValueError, match="resized to 2560000x256 pixels, more than 100000000"):
         operators(data)
+
+
+def test_an_order_that_does_not_fit_is_a_mistake_of_the_configuration():
+    for order, operators in (("chw", []), ("", [{"ToCHWImage": None}])):
+        operators = build_transforms([*operators, {"NormalizeImage": {"order": order}}], "ops")
+        with pytest.raises(
+            ConfigError, match=r"NormalizeImage\.order: an image of shape .* has no 3 channels"
+        ):
+            operators(PIXELS)

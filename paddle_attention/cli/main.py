@@ -10,7 +10,7 @@ import threading
 import warnings
 
 from ..interrupt import Interrupted
-from .streams import outlive_readers, steady_streams
+from .streams import lost_lines_are_errors, outlive_readers, steady_streams
 
 _CONFIG_COMMANDS = {
     "train": "train a network from a YAML",
@@ -37,6 +37,8 @@ def _run(command, arguments):
     warnings.filterwarnings("ignore", message="No ccache found")
     if options.command == "train":
         outlive_readers()  # its log is a file as well
+    else:
+        lost_lines_are_errors()
     try:
         with _interrupt_as_such():
             from . import commands  # imports Paddle

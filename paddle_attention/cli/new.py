@@ -1,10 +1,14 @@
 """``python -m paddle_attention new NAME``: the two files of a mechanism, to be filled in."""
 
+import keyword
 import re
 from datetime import date
 from pathlib import Path
 
+from .. import layers
 from ..registry import list_attentions
+
+_TEMPLATE_NAMES = ("nn", "pa", "Case", "CHANNELS")
 
 LAYER = '''"""TODO: what it is, in three words.
 
@@ -127,6 +131,17 @@ def write_skeletons(name, root=None):
         raise ValueError(
             f"new: a mechanism has a name of letters and digits, such as MyGate, but got {name!r}"
         )
+    if (
+        keyword.iskeyword(name)
+        or name.lower().startswith("test")
+        or name in _TEMPLATE_NAMES
+        or len(name) > 60
+    ):
+        raise ValueError(
+            f"new: {name[:60]!r} cannot be the name of a class and of a file here; choose another name"
+        )
+    if name in layers.__all__:
+        raise ValueError(f"new: {name!r} is taken by paddle_attention.{name}; choose another name")
     taken = {entry.name.lower(): entry for entry in list_attentions()}
     if name.lower() in taken:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 
@@ -46,12 +47,26 @@ def steady_streams():
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:
                 setattr(sys, name, closing.enter_context(open(os.devnull, "w", encoding="utf-8")))
+        handle = logging.Handler.handleError
         try:
             yield
         finally:
             sys.stdout, sys.stderr = before
+            logging.Handler.handleError = handle
 
 
 def outlive_readers():
     """From here to the end of :func:`steady_streams`, output that nobody takes is dropped, and never an error."""
     sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)
+
+
+def lost_lines_are_errors():
+    """Until the end of :func:`steady_streams` a log line that cannot be written raises, as ``print`` does."""
+
+    def raise_again(handler, record):
+        if isinstance(error := sys.exc_info()[1], OSError):
+            raise error
+        usual(handler, record)
+
+    usual = logging.Handler.handleError
+    logging.Handler.handleError = raise_again

@@ -306,6 +306,9 @@ def _read_states(prefix):
 def load_optimizer(optimizer, parameters, state, path):
     """Give ``optimizer`` the state of the file ``path``, which must be of these parameters.
 
+    Returns:
+        bool: whether its schedule is of the optimizer's kind; else that is left as it is.
+
     Raises:
         ValueError: if it is of other parameters, of other shapes or of another optimizer.
     """
@@ -335,6 +338,12 @@ def load_optimizer(optimizer, parameters, state, path):
                 f"{path} does not fit: it has no {kind!r}, which {type(optimizer).__name__} needs; "
                 "it was written by another optimizer"
             )
+    own = optimizer.state_dict().get("LR_Scheduler", {})
+    same_kind = {k for k, v in own.items() if isinstance(v, dict)} == {
+        k for k, v in schedule.items() if isinstance(v, dict)
+    }
+    if not same_kind:  # with a warm-up, or without
+        state = {**state, "LR_Scheduler": own}
     try:
         with warnings.catch_warnings():
             # Of the state of the schedule inside a warm-up, which is restored.
@@ -342,6 +351,7 @@ def load_optimizer(optimizer, parameters, state, path):
             optimizer.set_state_dict(state)
     except Exception as error:  # Paddle asserts, and trusts what it reads
         raise ValueError(f"{path} does not fit: {type(error).__name__}: {error}") from error
+    return same_kind
 
 
 def _is_plain(schedule):

@@ -33,6 +33,8 @@ class _Images(Dataset):
             if image.ndim != 3:
                 raise ValueError(f"the operators make an array of shape {list(image.shape)} of it")
             return np.ascontiguousarray(image.transpose((2, 0, 1))), np.int64(self.labels[index])
+        except ConfigError:
+            raise
         except Exception as error:
             raise DataError(f"image {self.name(index)}: {error or type(error).__name__}") from error
 

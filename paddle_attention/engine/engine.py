@@ -473,7 +473,8 @@ class Engine:
             weights, path = checkpoint.average, checkpoint.prefix + ".pdema"
         set_weights(self.network, weights, path)
         parameters = [p for p in self.network.parameters() if p.trainable]
-        load_optimizer(self.optimizer, parameters, checkpoint.optimizer, checkpoint.prefix + ".pdopt")
+        path = checkpoint.prefix + ".pdopt"
+        same_kind = load_optimizer(self.optimizer, parameters, checkpoint.optimizer, path)
         self._resumed, self._resumed_metric = checkpoint.optimizer, checkpoint.metric
         self.position.epoch, self.position.step = checkpoint.epoch + 1, 0
         facts = checkpoint.facts
@@ -482,6 +483,8 @@ class Engine:
             f"{describe_progress({'epoch': checkpoint.epoch, 'step': facts.get('step')})}"
         )
         pending = self._restore_facts(facts) if facts else None
+        if not same_kind:
+            self._place_schedule()
         self.best = self.checkpoints.best() or self.best
         return pending
 
@@ -559,7 +562,11 @@ class Engine:
             if self.mode == "eval":
                 self.eval_loader.close()
         if follow.averages is None:
-            raise DataError("evaluation: no image can be read; see the list of images left out")
+            self._list_skipped(self.eval_loader)
+            raise DataError(
+                f"evaluation: none of {len(self.eval_loader.dataset)} images can be read, such as "
+                f"{next(iter(self.eval_loader.skipped))}"
+            )
         self.results = follow.averages
         self._list_skipped(self.eval_loader)
         for name, value in self.results.items():

@@ -70,7 +70,7 @@ class BatchReader:
         for index in indices:
             self._read(seed, epoch, index, samples, kept, skipped)
         if not samples and self.substitute:
-            self._read_another(seed, epoch, indices[0], samples, kept, skipped)
+            self._read_another(seed, epoch, indices, samples, kept, skipped)
         if not samples:
             return None, None, skipped
         self._check_shapes(samples, kept)
@@ -91,12 +91,17 @@ class BatchReader:
                 raise
             skipped.append(str(error))
 
-    def _read_another(self, seed, epoch, first, samples, kept, skipped):
-        for offset in range(1, min(len(self.dataset), _SUBSTITUTES + 1)):
-            self._read(seed, epoch, (first + offset) % len(self.dataset), samples, kept, skipped)
+    def _read_another(self, seed, epoch, indices, samples, kept, skipped):
+        """One that is not of the batch; those that cannot be read are left out of batches of their own."""
+        number, tried = len(self.dataset), set(indices)
+        for offset in range(1, min(number, _SUBSTITUTES)):
+            index = (indices[-1] + offset) % number
+            if index not in tried:
+                tried.add(index)
+                self._read(seed, epoch, index, samples, kept, [])
             if samples:
                 return
-        raise DataError(f"none of {len(skipped)} images can be read, such as {skipped[0]}")
+        raise DataError(f"none of {len(tried)} images can be read, such as {skipped[0]}")
 
     def _check_shapes(self, samples, indices):
         first = samples[0][0].shape

@@ -18,7 +18,7 @@ class _Schedule:
         self.unit = 1 if by_epoch else steps_per_epoch
         warmup_epoch = min(warmup_epoch, epochs)
         self.warmup = round(warmup_epoch * self.unit)
-        self.main = (epochs - warmup_epoch) * self.unit
+        self.main = round((epochs - warmup_epoch) * self.unit)
         self.warmup_start_lr, self.by_epoch = warmup_start_lr, by_epoch
 
     def decay(self, peak, kind, *arguments):

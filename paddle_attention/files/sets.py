@@ -178,6 +178,10 @@ def read_manifest(prefix: str) -> dict[str, Any] | None:
             if not plain or not isinstance(entry["bytes"], int) or not isinstance(entry["sha256"], str):
                 raise TypeError(f"its entry {ending!r} is of another form")
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise DamagedFileError(
+                f"{path} is a link to nowhere; put the manifest there, or remove it"
+            ) from None
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFileError(
@@ -188,7 +192,7 @@ def read_manifest(prefix: str) -> dict[str, Any] | None:
 
 def has_manifest(prefix: str) -> bool:
     """Whether the set ``prefix`` has a manifest."""
-    return os.path.exists(prefix + MANIFEST)
+    return os.path.lexists(prefix + MANIFEST)
 
 
 def verify(prefix: str, endings: Sequence[str] | None = None, strict: bool = False) -> dict[str, Any] | None:
@@ -231,7 +235,11 @@ def verify(prefix: str, endings: Sequence[str] | None = None, strict: bool = Fal
     if not os.path.exists(path):
         raise DamagedFileError(f"{path} is missing, which {prefix}{MANIFEST} lists")
     size = os.path.getsize(path)
-    what = "its checksum is another" if size == entry["bytes"] else f"it has {size} of {entry['bytes']} bytes"
+    what = (
+        "its checksum is another"
+        if size == entry["bytes"]
+        else f"it has {size} of {entry['bytes']} bytes, other"
+    )
     raise DamagedFileError(
         f"{path} is damaged: {what} than {prefix}{MANIFEST} says; use another copy "
         "(if you have replaced the file on purpose, remove the manifest)"

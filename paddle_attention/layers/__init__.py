@@ -13,5 +13,8 @@ __all__ = ["AttentionLayer", "GateLayer"]
 for _file in pkgutil.iter_modules(__path__):
     if not _file.name.startswith("_"):
         _module = importlib.import_module(f".{_file.name}", __name__)
+        for _name in _module.__all__:
+            if _name in __all__:
+                raise ImportError(f"{_module.__file__}: {_name} is in another file of the layers, too")
         globals().update({_name: getattr(_module, _name) for _name in _module.__all__})
         __all__ += _module.__all__

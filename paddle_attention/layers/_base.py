@@ -12,10 +12,10 @@ from ._checks import check_feature_map
 
 @contextlib.contextmanager
 def _naming(layer):
-    """A ValueError begins with the name of the innermost class that was being built."""
+    """An error begins with the name of the innermost class that was being built."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         if not hasattr(error, "layer"):
             error.layer = type(layer).__name__
             error.args = (f"{error.layer}: {error}",)
@@ -23,7 +23,7 @@ def _naming(layer):
 
 
 def errors_name_the_class(method):
-    """``method``, such as ``__init__``, whose ValueErrors begin with the name of the class."""
+    """``method``, such as ``__init__``, whose errors begin with the name of the class."""
 
     @functools.wraps(method)
     def named(self, *args, **kwargs):

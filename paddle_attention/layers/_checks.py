@@ -1,5 +1,7 @@
 """Checks of arguments and inputs. The caller, :class:`AttentionLayer`, puts the name of the class before each."""
 
+import math
+
 _AXES = {3: "[N, C, L]", 4: "[N, C, H, W]", 5: "[N, C, D, H, W]"}
 
 
@@ -31,8 +33,15 @@ def check_positive_int(**values):
 def check_positive(**values):
     """Raise ValueError naming the first argument that is not a positive number."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number, but got {value!r}")
+
+
+def check_fraction(**values):
+    """Raise ValueError naming the first argument that is not a number within [0, 1]."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{name} must be within [0, 1], but got {value!r}")
 
 
 def check_pair(name, value):

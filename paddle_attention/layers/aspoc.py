@@ -11,7 +11,7 @@ from paddle import nn
 from ..registry import register_attention
 from ._abn import conv_abn
 from ._base import AttentionLayer
-from ._checks import check_positive_int
+from ._checks import check_fraction, check_positive_int
 from .object_context_block import OCNET, ObjectContextBlock
 
 __all__ = ["ASPOC"]
@@ -62,6 +62,7 @@ class ASPOC(AttentionLayer):
     def __init__(self, channels, out_features=None, dilations=(12, 24, 36), dropout=0.1, abs_gamma=False):
         super().__init__()
         check_positive_int(channels=channels)
+        check_fraction(dropout=dropout)
         if out_features is None:
             if channels % 2:
                 raise ValueError(

@@ -8,7 +8,7 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
-from ._checks import check_positive_int
+from ._checks import check_fraction, check_positive_int
 from ._init import batch_norm, conv
 from .cam import CAM
 from .pam import PAM
@@ -51,6 +51,7 @@ class DAModule(AttentionLayer):
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(channels=channels, out_channels=out_channels)
+        check_fraction(dropout=dropout)
         if channels < 32:
             raise ValueError(
                 f"its position attention has channels={channels} // 4 // 8 query channels, "

@@ -14,6 +14,7 @@ from paddle import nn
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import (
+    check_fraction,
     check_positive_int,
 )
 from ._chunked_attention import (
@@ -76,8 +77,7 @@ class EMAU(AttentionLayer):
     def __init__(self, channels, k=64, stage_num=3, momentum=0.9, bn_momentum=3e-4):
         super().__init__()
         check_positive_int(channels=channels, k=k, stage_num=stage_num)
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"momentum must be within [0, 1], but got {momentum!r}")
+        check_fraction(momentum=momentum, bn_momentum=bn_momentum)
         self.channels, self.k, self.stage_num, self.momentum = channels, k, stage_num, momentum
         start = paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, math.sqrt(2.0 / channels)))
         bias = paddle.ParamAttr(initializer=fan_in_uniform(channels))

@@ -14,6 +14,7 @@ from paddle import nn
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import (
+    check_fraction,
     check_positive_int,
 )
 from ._init import batch_norm, fan_in_uniform
@@ -70,6 +71,7 @@ class ExternalAttention(AttentionLayer):
     def __init__(self, channels, k=64, bn_momentum=3e-4):
         super().__init__()
         check_positive_int(channels=channels, k=k)
+        check_fraction(bn_momentum=bn_momentum)
         self.channels, self.k = channels, k
 
         def start(fan_out):

@@ -10,7 +10,7 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
-from ._checks import check_choice, check_positive_int
+from ._checks import check_choice, check_positive, check_positive_int
 from ._init import conv
 from ._ops import count_positions, full_precision, unflatten_like, widen
 
@@ -114,8 +114,7 @@ class GCBlock(AttentionLayer):
     ):
         super().__init__()
         check_positive_int(channels=channels)
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or ratio <= 0:
-            raise ValueError(f"ratio must be a positive number, but got {ratio!r}")
+        check_positive(ratio=ratio, epsilon=epsilon)
         planes = int(channels * ratio)
         if planes < 1:
             raise ValueError(

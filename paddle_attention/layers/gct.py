@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 
 from ..registry import register_attention
 from ._base import GateLayer
-from ._checks import check_choice, check_positive_int
+from ._checks import check_choice, check_positive, check_positive_int
 from ._init import constant
 from ._ops import count_positions, full_precision, widen
 
@@ -54,8 +54,7 @@ class GCT(GateLayer):
         super().__init__()
         check_positive_int(channels=channels)
         check_choice("mode", mode, ("l1", "l2"))
-        if not epsilon > 0:
-            raise ValueError(f"epsilon must be positive, but got {epsilon!r}")
+        check_positive(epsilon=epsilon)
         self.channels, self.epsilon, self.mode, self.after_relu = channels, epsilon, mode, after_relu
         shape = [1, channels, 1, 1]
         self.alpha = self.create_parameter(shape, attr=constant(1.0))

@@ -11,7 +11,7 @@ from paddle import nn
 from ..registry import register_attention
 from ._abn import conv_abn
 from ._base import AttentionLayer
-from ._checks import check_positive_int
+from ._checks import check_fraction, check_positive_int
 from .object_context_block import OCNET, ObjectContextBlock, checked_sizes
 
 __all__ = ["PyramidOC"]
@@ -50,6 +50,7 @@ class PyramidOC(AttentionLayer):
     def __init__(self, channels, out_channels=None, dropout=0.05, sizes=(1, 2, 3, 6), abs_gamma=False):
         super().__init__()
         check_positive_int(channels=channels)
+        check_fraction(dropout=dropout)
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(out_channels=out_channels)
         sizes = checked_sizes(sizes)

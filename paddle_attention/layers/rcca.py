@@ -11,7 +11,7 @@ from paddle import nn
 from ..registry import register_attention
 from ._abn import conv_abn
 from ._base import AttentionLayer
-from ._checks import check_positive_int
+from ._checks import check_fraction, check_positive_int
 from ._init import conv
 from .criss_cross_attention import CrissCrossAttention
 
@@ -57,6 +57,7 @@ class RCCA(AttentionLayer):
     ):
         super().__init__()
         check_positive_int(channels=channels, recurrence=recurrence)
+        check_fraction(dropout=dropout)
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(out_channels=out_channels)
         if channels < 32:

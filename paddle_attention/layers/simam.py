@@ -10,7 +10,7 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import GateLayer
-from ._checks import check_positive_int
+from ._checks import check_positive, check_positive_int
 from ._ops import full_precision, unbiased, widen
 
 __all__ = ["SimAM"]
@@ -51,8 +51,7 @@ class SimAM(GateLayer):
     def __init__(self, channels, e_lambda=1e-4):
         super().__init__()
         check_positive_int(channels=channels)
-        if not isinstance(e_lambda, (int, float)) or e_lambda <= 0:
-            raise ValueError(f"e_lambda must be a positive number, but got {e_lambda!r}")
+        check_positive(e_lambda=e_lambda)
         self.channels, self.e_lambda = channels, e_lambda
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
 

@@ -17,7 +17,7 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import GateLayer
-from ._checks import check_odd, check_positive_int
+from ._checks import check_fraction, check_odd, check_positive_int
 from ._init import start_from_zero
 from ._ops import is_deployed, max_over, reduce_deployed
 
@@ -82,12 +82,7 @@ class SpatialAttention(GateLayer):
         super().__init__()
         check_positive_int(channels=channels)
         check_odd("kernel_size", kernel_size)
-        if (
-            isinstance(bn_momentum, bool)
-            or not isinstance(bn_momentum, (int, float))
-            or not 0 <= bn_momentum <= 1
-        ):
-            raise ValueError(f"bn_momentum must be within [0, 1], but got {bn_momentum!r}")
+        check_fraction(bn_momentum=bn_momentum)
         self.channels = channels
         self.conv = nn.Conv2D(2, 1, kernel_size, padding=kernel_size // 2, bias_attr=False)
         # Paddle's momentum is the weight of the old value.

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from ..config import DataError
+from ..config import ConfigError, DataError
 from ..files import read_regular_file
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
@@ -61,6 +61,8 @@ def _read_image(name, transform, others):
         image = np.asarray(transform(read_regular_file(name)))
         if image.ndim != 3:
             raise ValueError(f"the operators make an array of shape {list(image.shape)} of it")
+    except ConfigError:
+        raise
     except Exception as error:
         raise DataError(f"image {name}: {error or type(error).__name__}") from error
     if others and image.shape != others[0].shape:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..config import ConfigError
 from ._arguments import choice, pair
 from .generators import numpy_random, random
 
@@ -223,13 +224,18 @@ class NormalizeImage:
 
     def __init__(self, scale=None, mean=None, std=None, order="chw", output_fp16=False, channel_num=3):
         choice("channel_num", channel_num, (3,))
-        shape = (3, 1, 1) if order == "chw" else (1, 1, 3)
+        self.axis, shape = (0, (3, 1, 1)) if order == "chw" else (2, (1, 1, 3))
         self.scale = np.float32(1.0 / 255.0 if scale is None else _number(scale))
         self.mean = np.array(mean or [0.485, 0.456, 0.406]).reshape(shape).astype("float32")
         self.std = np.array(std or [0.229, 0.224, 0.225]).reshape(shape).astype("float32")
         self.dtype = "float16" if output_fp16 else "float32"
 
     def __call__(self, image):
+        if image.ndim != 3 or image.shape[self.axis] != 3:
+            raise ConfigError(
+                f"NormalizeImage.order: an image of shape {list(image.shape)} has no 3 channels on axis {self.axis}; "
+                "order is 'chw' after ToCHWImage, and '' or 'hwc' before"
+            )
         return ((image.astype("float32") * self.scale - self.mean) / self.std).astype(self.dtype)
 
 

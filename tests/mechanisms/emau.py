@@ -65,6 +65,7 @@ CASES = [
 
 
 BAD_ARGUMENTS = [
+    (lambda: pa.EMAU(8, bn_momentum=float("nan")), r"EMAU: bn_momentum must be within \[0, 1\], but got nan"),
     (lambda: pa.EMAU(8, momentum=1.5), r"momentum must be within \[0, 1\], but got 1.5"),
 ]
 

@@ -69,6 +69,7 @@ CASES = [
 
 
 BAD_ARGUMENTS = [
+    (lambda: pa.GCBlock(8, 0.5, epsilon=-1), "GCBlock: epsilon must be a positive number, but got -1"),
     (lambda: pa.GCBlock(8, ratio=0.1), "leaves no hidden channel; choose ratio >= 0.125"),
     (lambda: pa.GCBlock(8, ratio="1/4"), "ratio must be a positive number, but got '1/4'"),
     (lambda: pa.GCBlock(8, 0.5, fusion_types=["add"]), r"but got \('add',\)"),

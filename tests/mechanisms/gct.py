@@ -32,7 +32,7 @@ CASES = [
 
 
 BAD_ARGUMENTS = [
-    (lambda: pa.GCT(8, epsilon=-1), "epsilon must be positive, but got -1"),
+    (lambda: pa.GCT(8, epsilon=-1), "epsilon must be a positive number, but got -1"),
 ]
 
 

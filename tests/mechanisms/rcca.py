@@ -45,6 +45,7 @@ CASES = [
 
 
 BAD_ARGUMENTS = [
+    (lambda: pa.RCCA(64, dropout="8"), r"RCCA: dropout must be within \[0, 1\], but got '8'"),
     (lambda: pa.RCCA(16), "give at least 32 channels"),
 ]
 
