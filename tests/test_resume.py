@@ -516,7 +516,7 @@ BAD = [
     ),
     (
         spoil_optimizer(lambda v: {**v, "LR_Scheduler": {"last_epoch": 1}}),
-        "does not fit: .*Error",
+        r"does not fit: its schedule is \{'last_epoch': 1\}",
     ),
     (
         spoil_optimizer(lambda v: {k: 5 if "velocity" in k else x for k, x in v.items()}),

@@ -328,8 +328,12 @@ def load_optimizer(optimizer, parameters, state, path):
             raise ValueError(f"{path} does not fit: {key} is of type {value.dtype}")
         if not bool(paddle.isfinite(value).all()):
             raise NonFiniteError(f"{path}: {key} holds numbers that are not finite; use another checkpoint")
-    schedule = state.get("LR_Scheduler", {})
-    if not isinstance(schedule, dict) or not _is_plain(schedule):
+    schedule = state.get("LR_Scheduler")
+    if (
+        not isinstance(schedule, dict)
+        or not {"last_epoch", "last_lr"} <= schedule.keys()
+        or not _is_plain(schedule)
+    ):
         raise ValueError(f"{path} does not fit: its schedule is {_short(schedule)}")
     kinds = {v for c in type(optimizer).__mro__ for k, v in vars(c).items() if k.endswith("_acc_str")}
     for kind in sorted(kinds):
