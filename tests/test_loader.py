@@ -367,3 +367,28 @@ def test_shared_memory_of_killed_workers_is_freed(images, tmp_path):
         assert other.exists()
     finally:
         other.unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no worker processes here")
+def test_a_dead_worker_is_the_last_that_is_said(images, tmp_path):
+    """Neither the resource tracker nor a callback complains about what closing has freed."""
+    script = """
+import json, os, signal, sys, time
+from paddle_attention.engine.data import build_loader
+
+loader = build_loader(json.loads(sys.argv[1]), "Train")
+try:
+    for _ in range(3):
+        for _ in loader:
+            time.sleep(0.5)  # what is read ahead waits in shared memory
+            for process in list(loader._pool._processes.values()):
+                process.kill()
+except ValueError as error:
+    print(error, file=sys.stderr)
+"""
+    config = json.dumps(images(2))
+    done = subprocess.run(
+        [sys.executable, "-c", script, config], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert "a process that reads images has died" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr

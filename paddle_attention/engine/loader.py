@@ -325,9 +325,12 @@ def _free_shared_memory():
     """Blocks of workers that were killed before anybody knew of them, of this process and of dead ones."""
     for path in glob.glob(os.path.join(_SHARED_MEMORY, f"{_BLOCK}*")):
         parent = os.path.basename(path).removeprefix(_BLOCK).partition("_")[0]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # the latter: it is empty yet
             if int(parent) == os.getpid() or not os.path.exists(f"/proc/{parent}"):
-                os.unlink(path)
+                # By its own unlink, which tells the resource tracker: that would complain at the end.
+                block = shared_memory.SharedMemory(os.path.basename(path))
+                block.close()
+                block.unlink()
 
 
 def _take(result):
@@ -347,4 +350,5 @@ def _take(result):
 def _give_back(future):
     """Free the shared memory of a batch that nobody will take."""
     if not future.cancelled() and future.exception() is None:
-        _take(future.result())
+        with contextlib.suppress(FileNotFoundError):  # closing the loader has freed it
+            _take(future.result())
