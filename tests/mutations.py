@@ -48,8 +48,8 @@ def check(name, mutants):
 
 def main(names):
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    names = names or sorted(path.stem for path in (ROOT / "tests/mechanisms").glob("[a-z]*.py"))
-    mutants = {n: getattr(importlib.import_module(f"mechanisms.{n}"), "MUTANTS", []) for n in names}
+    files = importlib.import_module("mechanisms").all_files()
+    mutants = {name: getattr(files[name], "MUTANTS", []) for name in names or files}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         survivors = [text for found in pool.map(check, mutants, mutants.values()) for text in found]
     total = sum(map(len, mutants.values()))

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import pkgutil
 from pathlib import Path
 
 import mechanisms
@@ -15,11 +14,7 @@ from paddle_attention import layers, list_attentions
 from paddle_attention.layers import _chunked_attention
 
 ROOT = Path(__file__).parent.parent
-FILES = {
-    module.name: importlib.import_module(f"mechanisms.{module.name}")
-    for module in pkgutil.iter_modules(mechanisms.__path__)
-    if not module.name.startswith("_")
-}
+FILES = mechanisms.all_files()
 
 
 def file_of(entry):

@@ -107,3 +107,22 @@ new = {name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdli
 assert new <= {'paddle', 'paddle_attention', 'numpy'}, new
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=registry_module.__file__.rsplit("/", 3)[0])
+
+
+def test_prediction_leaves_the_engine_alone():
+    """Neither predicting nor exporting imports the training engine."""
+    code = """
+import sys
+from paddle_attention.cli import commands
+from paddle_attention.cli.main import main
+
+for command in ("predict", "export_model"):
+    main(command, ["-c", "ppcls_configs/quick_start/se_resnet18_digits.yaml", "-o", "Infer.infer_imgs=nowhere",
+                   "-o", "Global.save_inference_dir=nowhere"])
+found = [name for name in sys.modules if name.startswith("paddle_attention.engine")]
+assert not found, found
+assert "paddle_attention.preprocess" in sys.modules
+"""
+    pytest.importorskip("paddleclas", reason="the extra 'ppcls' is not installed")
+    root = registry_module.__file__.rsplit("/", 3)[0]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

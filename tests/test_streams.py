@@ -49,6 +49,17 @@ def test_a_training_goes_on_without_them(workspace, command, tmp_path, streams):
     assert "checkpoints:" in (tmp_path / "run/train.log").read_text()
 
 
+def end(group, beginning, number):
+    """Send a signal to the processes of a group whose command begins so."""
+    listing = subprocess.run(
+        ["ps", "-o", "pid=,args=", "-g", str(group.pid)], capture_output=True, text=True, check=True
+    ).stdout
+    for line in listing.splitlines():
+        pid, _, command = line.strip().partition(" ")
+        if command.startswith(beginning):
+            os.kill(int(pid), number)
+
+
 def test_interrupted_together_with_its_reader(workspace, command, tmp_path):
     """Ctrl-C ends ``tee`` as well."""
     process = subprocess.Popen(
@@ -62,18 +73,8 @@ def test_interrupted_together_with_its_reader(workspace, command, tmp_path):
     while not (log.exists() and "[Iter: 1/" in log.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    for line in subprocess.run(
-        ["ps", "-o", "pid=,args=", "-g", str(process.pid)], capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        number, _, arguments = line.strip().partition(" ")
-        if arguments.startswith("tee "):
-            os.kill(int(number), signal.SIGKILL)
-    for line in subprocess.run(
-        ["ps", "-o", "pid=,args=", "-g", str(process.pid)], capture_output=True, text=True, check=True
-    ).stdout.splitlines():
-        number, _, arguments = line.strip().partition(" ")
-        if arguments.startswith(f"{sys.executable} {ROOT}/tools/train.py"):
-            os.kill(int(number), signal.SIGINT)
+    end(process, "tee ", signal.SIGKILL)
+    end(process, f"{sys.executable} {ROOT}/tools/train.py", signal.SIGINT)
     assert process.wait(100) == 130
     assert files.verify(str(tmp_path / "run/latest"))["step"] > 0
 

@@ -23,7 +23,6 @@ EXCEPTIONS = {
     "paddle_attention/engine/engine.py": "the engine: to be divided",
     "paddle_attention/engine/checkpoints.py": "checkpoints: to be divided",
     "paddle_attention/engine/loader.py": "the loader: to be divided",
-    "paddle_attention/config/reading.py": "the reader of YAMLs",
 }
 
 
@@ -90,6 +89,8 @@ def broken_rules():
         name, n = str(path.relative_to(ROOT)), len(path.read_text(encoding="utf-8").splitlines())
         if n > FILE and name not in EXCEPTIONS:
             found.append(f"{name} has {n} lines, more than {FILE}")
+        if n <= FILE and name in EXCEPTIONS:
+            found.append(f"{name} is no exception any more: it has {n} lines")
     found += [f"{a} and {b} repeat {RUN} lines from {text!r}" for a, b, text in repeated_runs(paths)]
     return found + [f"{text}: a private name of another room" for text in private_imports(paths)]
 

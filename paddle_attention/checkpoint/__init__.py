@@ -5,6 +5,7 @@ from .safetensors import read_safetensors, safetensors_bytes
 from .torch_weights import load_torch_weights
 from .weights import (
     LoadReport,
+    load_checkpoint,
     load_weights,
     own_parts,
     read_file,
@@ -19,6 +20,7 @@ __all__ = [
     "LoadReport",
     "PlainPickle",
     "UnsafeFileError",
+    "load_checkpoint",
     "load_paddle_file",
     "load_torch_weights",
     "load_weights",

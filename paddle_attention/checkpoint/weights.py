@@ -1,16 +1,18 @@
 """Read and write checkpoints, strictly: what does not fit is an error, not a warning."""
 
+import logging
 import os
 from dataclasses import dataclass
 
 import paddle
 
 from .. import files
-from ..insertion import attention_prefixes
+from ..insertion import attention_prefixes, replacing_classes
 from ..naming import did_you_mean
-from ..registry import list_attentions
 from .pickles import UnsafeFileError, load_paddle_file
 from .safetensors import read_safetensors, safetensors_bytes
+
+logger = logging.getLogger("ppcls")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,18 @@ def load_weights(network, path, skip_attention=False, skip_classifier=False):
             another shape, or unknown to the network. The network is then unchanged.
     """
     return set_weights(network, read_state_dict(path), path, skip_attention, skip_classifier)
+
+
+def load_checkpoint(network, path, **options):
+    """:func:`load_weights`, after a look at the checksum where there is one."""
+    prefix = path.removesuffix(".pdparams")
+    if not path.endswith(".safetensors"):
+        known = files.verify(prefix, [".pdparams"]) is not None
+        if not known and files.has_manifest(prefix):
+            logger.warning(
+                f"{prefix} is not what its manifest describes: another program has written it since"
+            )
+    return load_weights(network, path, **options)
 
 
 def read_state_dict(path):
@@ -153,7 +167,7 @@ def _last_layer(state):
 
 def _replacing(network):
     """Prefixes of the keys of layers that have replaced a convolution."""
-    classes = tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
+    classes = replacing_classes()
     return tuple(f"{name}." for name, layer in network.named_sublayers() if isinstance(layer, classes))
 
 

@@ -49,9 +49,9 @@ def do_infer(options):
 
 def do_export_model(options):
     """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
+    from ..checkpoint import load_checkpoint
     from ..config import ConfigError, check_config, move_class_num
     from ..deploy import export_inference_model
-    from ..engine.engine import load_checkpoint
 
     config = _load(options, "export")
     check_config(config, "export", whole=options.paddleclas is None)
@@ -71,15 +71,9 @@ def do_export_model(options):
 
 def do_predict(options):
     """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
+    from ..config import ConfigError, check_config
     from ..deploy import InferencePredictor
-    from ..engine import (
-        ConfigError,
-        TopkPostProcess,
-        build_transforms,
-        check_config,
-        list_images,
-        read_batches,
-    )
+    from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
 
     config = _load(options, "predict")
     check_config(config, "predict", whole=options.paddleclas is None)

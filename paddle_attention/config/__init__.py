@@ -2,7 +2,7 @@
 
 from .building import build_by_name, single_item
 from .check import VALIDATOR, check_config, move_class_num
-from .errors import ConfigError, DataError, unsupported
+from .errors import ConfigError, DataError, short, unsupported
 from .reading import Config, apply_override, parse_value, read_config
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "move_class_num",
     "parse_value",
     "read_config",
+    "short",
     "single_item",
     "unsupported",
 ]

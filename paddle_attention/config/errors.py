@@ -15,3 +15,9 @@ def unsupported(path, what, hint=""):
     """A :class:`ConfigError` for something PaddleClas may know but the embedded engine does not."""
     end = "" if hint.endswith("?") else ";"
     return ConfigError(f"{path}: {what} is not supported by the embedded engine{hint}{end} {_ADVICE}")
+
+
+def short(value, limit=80):
+    """``repr(value)`` for a message, cut at ``limit`` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -7,7 +7,7 @@ import re
 import yaml
 
 from ..naming import did_you_mean
-from .errors import ConfigError
+from .errors import ConfigError, short
 
 _LARGEST_FILE = 10_000_000  # bytes
 _LARGEST_CONFIG = 100_000  # values, with every alias written out
@@ -83,7 +83,7 @@ def read_config(path, overrides=()):
     lines = {}
     value = _load(_decode(content, path), path, lines)
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} must hold sections such as Global and Arch, but got {_short(value)}")
+        raise ConfigError(f"{path} must hold sections such as Global and Arch, but got {short(value)}")
     _check_size(value, path)
     config = Config(_without_aliases(value))
     config.path, config.lines, config.overridden = path, lines, {}
@@ -237,7 +237,7 @@ def _key_of(node, key, above, option):
             )
         return int(key)
     if not isinstance(node, dict):
-        raise ConfigError(f"-o {option!r}: {here} is {_short(node)} and has no {key!r} in it")
+        raise ConfigError(f"-o {option!r}: {here} is {short(node)} and has no {key!r} in it")
     if not above and key not in node and key not in SECTIONS:
         raise ConfigError(f"-o {option!r}: there is no section {key!r}{did_you_mean(key, SECTIONS)}")
     return key
@@ -260,8 +260,3 @@ def _check_size(value, what):
         raise ConfigError(f"{what} is nested too deeply") from None
     if total > _LARGEST_CONFIG:
         raise ConfigError(f"{what} holds {total} values with every alias written out; it is no configuration")
-
-
-def _short(value, limit=80):
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -16,7 +16,7 @@ import paddle
 
 from .. import __version__, files
 from ..checkpoint import read_file, read_state_dict, save_set
-from ..config import VALIDATOR
+from ..config import VALIDATOR, short
 
 logger = logging.getLogger("ppcls")
 
@@ -51,6 +51,7 @@ _FACTS: "dict[str, Any]" = {
 }
 _FACTS["required"] = list(_FACTS["properties"])
 _FACTS["properties"].update(epochs=_FROM_ONE, update_freq=_FROM_ONE)  # which older manifests lack
+_FACTS_VALIDATOR = VALIDATOR.evolve(schema=_FACTS)
 
 
 class NonFiniteError(ValueError):
@@ -217,7 +218,7 @@ def read_facts(prefix, manifest=None):
     manifest = files.read_manifest(prefix) if manifest is None else manifest
     if manifest is None:
         return None
-    error = next(VALIDATOR.evolve(schema=_FACTS).iter_errors(manifest), None)
+    error = next(_FACTS_VALIDATOR.iter_errors(manifest), None)
     if error is None and manifest["step"] >= manifest["steps_per_epoch"]:
         error = f"step {manifest['step']} of {manifest['steps_per_epoch']}"
     if error is not None:
@@ -290,14 +291,14 @@ def _read_states(prefix):
     path = prefix + ".pdstates"
     states = read_file(path)
     if not isinstance(states, dict) or not {"epoch", "metric"} <= set(states):
-        raise ValueError(f"{path} must hold 'epoch' and 'metric', but holds {_short(states)}")
+        raise ValueError(f"{path} must hold 'epoch' and 'metric', but holds {short(states, 60)}")
     epoch, metric = states["epoch"], states["metric"]
     if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-        raise ValueError(f"{path}: 'epoch' must be an integer from 0, but is {_short(epoch)}")
+        raise ValueError(f"{path}: 'epoch' must be an integer from 0, but is {short(epoch, 60)}")
     try:
         metric = float(metric)
     except (TypeError, ValueError):
-        raise ValueError(f"{path}: 'metric' must be a number, but is {_short(metric)}") from None
+        raise ValueError(f"{path}: 'metric' must be a number, but is {short(metric, 60)}") from None
     if not math.isfinite(metric):
         raise ValueError(f"{path}: 'metric' must be a number, but is {metric}")
     return {"epoch": epoch, "metric": metric}
@@ -321,7 +322,7 @@ def load_optimizer(optimizer, parameters, state, path):
         shape = getattr(value, "shape", None)
         if shape is None or (list(shape) != list(by_name[owner].shape) and math.prod(shape) != 1):
             raise ValueError(
-                f"{path} does not fit: {key} is {_short(value) if shape is None else list(shape)}, "
+                f"{path} does not fit: {key} is {short(value, 60) if shape is None else list(shape)}, "
                 f"its parameter {list(by_name[owner].shape)}"
             )
         if value.dtype not in (paddle.float32, by_name[owner].dtype):
@@ -334,7 +335,7 @@ def load_optimizer(optimizer, parameters, state, path):
         or not {"last_epoch", "last_lr"} <= schedule.keys()
         or not _is_plain(schedule)
     ):
-        raise ValueError(f"{path} does not fit: its schedule is {_short(schedule)}")
+        raise ValueError(f"{path} does not fit: its schedule is {short(schedule, 60)}")
     kinds = {v for c in type(optimizer).__mro__ for k, v in vars(c).items() if k.endswith("_acc_str")}
     for kind in sorted(kinds):
         if not any(f"_{kind}_" in key for key in tensors):
@@ -387,8 +388,3 @@ def _require_finite(state, path, kept):
                 f"{path} is not written: {key} holds numbers that are not finite; {kept}. Lower the learning "
                 "rate, or look at the images (Global.nan_policy tells at which batch a loss goes wrong)"
             )
-
-
-def _short(value, limit=60):
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

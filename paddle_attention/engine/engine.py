@@ -16,9 +16,9 @@ import paddle
 from paddle.static import InputSpec
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..checkpoint import load_weights, set_weights
+from ..checkpoint import load_checkpoint, set_weights
 from ..config import ConfigError, DataError, check_config, move_class_num
-from ..files import FolderLock, has_manifest, verify
+from ..files import FolderLock
 from ..interrupt import Interrupted, StopRequest
 from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
 from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
@@ -344,11 +344,10 @@ class Engine:
         if self.evaluates and epoch % (self.settings.get("eval_interval") or 1) == 0:
             try:
                 accuracy = self._evaluate_epoch(epoch, averages)
-            except _StopEvaluation:
+            except Exception as error:  # a stop, or an image that cannot be read: the epoch is not lost
                 self._save(LATEST, {"metric": 0.0, "epoch": epoch}, pending=averages)
-                self._interrupt()
-            except Exception:  # such as an image that cannot be read: the epoch is not lost
-                self._save(LATEST, {"metric": 0.0, "epoch": epoch}, pending=averages)
+                if isinstance(error, _StopEvaluation):
+                    self._interrupt()
                 raise
         info = {"metric": accuracy, "epoch": epoch}
         interval = self.settings.get("save_interval", 1)
@@ -647,14 +646,6 @@ class _EvalLog(paddle.callbacks.Callback):
 
 class _StopEvaluation(Exception):
     """Ends an evaluation because the run is to stop."""
-
-
-def load_checkpoint(network, path, **options):
-    """:func:`paddle_attention.weights.load_weights`, after a look at the checksum where there is one."""
-    prefix = path.removesuffix(".pdparams")
-    if not path.endswith(".safetensors") and verify(prefix, [".pdparams"]) is None and has_manifest(prefix):
-        logger.warning(f"{prefix} is not what its manifest describes: another program has written it since")
-    return load_weights(network, path, **options)
 
 
 def _plain(state):

@@ -68,9 +68,14 @@ class BatchReader:
         """
         samples, kept, skipped = [], [], []
         for index in indices:
-            self._read(seed, epoch, index, samples, kept, skipped)
+            sample, message = self._read(seed, epoch, index)
+            if sample is None:
+                skipped.append(message)
+            else:
+                samples.append(sample)
+                kept.append(index)
         if not samples and self.substitute:
-            self._read_another(seed, epoch, indices, samples, kept, skipped)
+            samples, kept = self._read_another(seed, epoch, indices, skipped[0])
         if not samples:
             return None, None, skipped
         self._check_shapes(samples, kept)
@@ -81,27 +86,27 @@ class BatchReader:
             images, labels = mix(images, labels)
         return images, labels, skipped
 
-    def _read(self, seed, epoch, index, samples, kept, skipped):
+    def _read(self, seed, epoch, index):
+        """``(sample, None)``, or ``(None, message)`` of an image that is left out."""
         set_seed(*seed, epoch, 0, index)
         try:
-            samples.append(self.dataset.read(index))
-            kept.append(index)
+            return self.dataset.read(index), None
         except DataError as error:
             if not self.skip:
                 raise
-            skipped.append(str(error))
+            return None, str(error)
 
-    def _read_another(self, seed, epoch, indices, samples, kept, skipped):
-        """One that is not of the batch; those that cannot be read are left out of batches of their own."""
+    def _read_another(self, seed, epoch, indices, message):
+        """``([sample], [index])`` of one that is not of the batch; those left out count in batches of their own."""
         number, tried = len(self.dataset), set(indices)
         for offset in range(1, min(number, _SUBSTITUTES)):
             index = (indices[-1] + offset) % number
             if index not in tried:
                 tried.add(index)
-                self._read(seed, epoch, index, samples, kept, [])
-            if samples:
-                return
-        raise DataError(f"none of {len(tried)} images can be read, such as {skipped[0]}")
+                sample, _ = self._read(seed, epoch, index)
+                if sample is not None:
+                    return [sample], [index]
+        raise DataError(f"none of {len(tried)} images can be read, such as {message}")
 
     def _check_shapes(self, samples, indices):
         first = samples[0][0].shape

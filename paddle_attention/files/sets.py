@@ -24,14 +24,8 @@ from .errors import DamagedFileError, explain
 from .lock import PATIENCE, FolderLock
 
 MANIFEST = ".manifest.json"
-
-
 _ASIDE = ".aside"
-
-
 _FORMAT = 1
-
-
 _SMALL = 1024  # bytes
 
 

@@ -13,8 +13,16 @@ that are convolutions themselves (SKConv) take the place of the layer instead (:
 """
 
 from .blocks import Block
-from .hooks import attention_prefixes
+from .hooks import attention_prefixes, replacing_classes
 from .insert import Insertion, describe_blocks, insert_attention
 from .request import PLACEMENTS
 
-__all__ = ["PLACEMENTS", "Block", "Insertion", "attention_prefixes", "describe_blocks", "insert_attention"]
+__all__ = [
+    "PLACEMENTS",
+    "Block",
+    "Insertion",
+    "attention_prefixes",
+    "describe_blocks",
+    "insert_attention",
+    "replacing_classes",
+]

@@ -83,16 +83,20 @@ def backbone_layers(model: nn.Layer) -> dict[str, nn.Layer]:
     return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside)}
 
 
+def replacing_classes() -> tuple[type, ...]:
+    """The mechanisms that take the place of a convolution."""
+    return tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
+
+
 def attention_prefixes(network: nn.Layer) -> tuple[str, ...]:
     """Prefixes of the state_dict keys of all attention in a network, such as ``('layer1.0.attention.',)``.
 
     That is what hooks call, what has replaced a convolution, and this library's layers wherever
     a network has them: no name of a sublayer decides it.
     """
-    replacing = tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
-    found = []
-    for name, layer in ((name, layer) for name, layer in network.named_sublayers(include_self=True)):
-        if name and isinstance(layer, (AttentionLayer, *replacing)):
+    found, kinds = [], (AttentionLayer, *replacing_classes())
+    for name, layer in network.named_sublayers(include_self=True):
+        if name and isinstance(layer, kinds):
             found.append(f"{name}.")
         found += [f"{name}.{hook.name}." if name else f"{hook.name}." for hook in attention_hooks(layer)]
     found = list(dict.fromkeys(found))

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from paddle import nn
 
+from ..naming import did_you_mean
 from ..registry import list_attentions
 from .blocks import Block, Structure
 from .replace import first_convolution
-from .request import Request
+from .request import PLACEMENTS, Request
 from .trace import Trace
 
 
@@ -78,7 +79,7 @@ def _at_residual(structure: Structure, request: Request, chosen: list[Block]) ->
         if block.branch_end is None:
             raise ValueError(
                 f"at='residual': block {block.name!r} of {trace.title} adds something that no single "
-                f"layer of a deeper branch returns; use at='block' or a pattern{trace.could_match('')}"
+                f"layer of a deeper branch returns; use at='block' or a pattern{_could_match(trace, '')}"
             )
         places.append(Place(block.branch_end))
     return places
@@ -99,7 +100,7 @@ def _at_pre(structure: Structure, request: Request, chosen: list[Block]) -> list
         if not block.branch_start:
             raise ValueError(
                 f"at='pre': no single layer of {trace.title} begins the branch of block {block.name!r}; "
-                f"use at='block' or a pattern{trace.could_match('')}"
+                f"use at='block' or a pattern{_could_match(trace, '')}"
             )
         places.append(Place(block.branch_start, True))
     return places
@@ -116,7 +117,7 @@ def _at_identity(structure: Structure, request: Request, chosen: list[Block]) ->
         else:
             raise ValueError(
                 f"at='identity': block {block.name!r} of {trace.title} has no shortcut that one layer returns"
-                f"{trace.could_match('')}"
+                f"{_could_match(trace, '')}"
             )
     return places
 
@@ -142,7 +143,7 @@ def _matching(trace: Trace, request: Request, chosen: list[Block] | None) -> lis
     names = [n for n in trace.order if n and _matches(n, request.at)]
     if not names:
         raise ValueError(
-            f"at={request.at!r} matches no layer of {trace.title}{trace.could_match(request.at)}"
+            f"at={request.at!r} matches no layer of {trace.title}{_could_match(trace, request.at)}"
         )
     if chosen is not None:
         inside = tuple(block.name for block in chosen)
@@ -166,7 +167,7 @@ def _choose_blocks(structure: Structure, request: Request) -> list[Block]:
     if not found:
         raise ValueError(
             f"at={request.at!r}: {title} has no residual block, that is no layer that adds "
-            f"its branch to a shortcut; give a pattern of layer names{structure.trace.could_match('')}"
+            f"its branch to a shortcut; give a pattern of layer names{_could_match(structure.trace, '')}"
         )
     sizes = {}
     for block in found:
@@ -189,6 +190,17 @@ def _choose_blocks(structure: Structure, request: Request) -> list[Block]:
             )
     wanted = set(request.blocks)
     return [b for b in found if b.stage in stages and {b.index, b.index - sizes[b.stage] - 1} & wanted]
+
+
+def _could_match(trace: Trace, wanted: str) -> str:
+    """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
+    ranks = (4,) if any(len(c.shape) == 4 and c.shape[2] > 1 for c in trace.calls) else (3,)
+    names = [c.name for c in trace.calls if c.name and len(c.shape) in ranks]
+    folded = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", n) for n in names))
+    shown = sorted(folded, key=lambda n: (n.count("."), n))[:40]
+    more = f", and {len(folded) - len(shown)} more" if len(folded) > len(shown) else ""
+    near = did_you_mean(wanted, [*PLACEMENTS, *folded]) if wanted else ""
+    return f"{near}; could be matched: {', '.join([*PLACEMENTS, *shown])}{more}"
 
 
 def _innermost(trace: Trace, name: str, on_input: bool) -> str:

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 from paddle import nn
 
-from ..registry import list_attentions
-from .hooks import attention_hooks, backbone_layers, copy_mode
+from .hooks import attention_hooks, backbone_layers, copy_mode, replacing_classes
 from .trace import last_line, run_trace
 
 _NORMALISATIONS = (nn.layer.norm._BatchNormBase, nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.Identity)
@@ -31,7 +30,7 @@ def first_convolution(trace: Trace, block: str) -> str:
     Raises:
         ValueError: if there is none, or a mechanism has replaced one already.
     """
-    replacing = tuple(entry.cls for entry in list_attentions() if entry.replaces_conv)
+    replacing = replacing_classes()
     for name in (n for n in trace.order if n.startswith(block + ".")):
         layer = trace.layers[name]
         if isinstance(layer, replacing):

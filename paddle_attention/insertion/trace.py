@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ..naming import did_you_mean
 from ..trial import trial
 from .hooks import backbone_layers
-from .request import PLACEMENTS
 
 PROBE_SIZES = (64, 224, 112, 256, 384, 32)
 
@@ -119,16 +116,6 @@ class Trace:
     def count(self, name: str) -> int:
         """How often layer ``name`` ran."""
         return sum(call.name == name for call in self.calls)
-
-    def could_match(self, wanted: str) -> str:
-        """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
-        ranks = (4,) if any(len(c.shape) == 4 and c.shape[2] > 1 for c in self.calls) else (3,)
-        names = [c.name for c in self.calls if c.name and len(c.shape) in ranks]
-        folded = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", n) for n in names))
-        shown = sorted(folded, key=lambda n: (n.count("."), n))[:40]
-        more = f", and {len(folded) - len(shown)} more" if len(folded) > len(shown) else ""
-        near = did_you_mean(wanted, [*PLACEMENTS, *folded]) if wanted else ""
-        return f"{near}; could be matched: {', '.join([*PLACEMENTS, *shown])}{more}"
 
 
 def operands(node: Any) -> list[Any]:

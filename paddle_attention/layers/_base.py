@@ -1,6 +1,5 @@
 """The base classes of the layers: what every mechanism shares, and what every gate does."""
 
-import contextlib
 import functools
 import inspect
 
@@ -10,25 +9,18 @@ from paddle import nn
 from ._checks import check_feature_map
 
 
-@contextlib.contextmanager
-def _naming(layer):
-    """An error begins with the name of the innermost class that was being built."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if not hasattr(error, "layer"):
-            error.layer = type(layer).__name__
-            error.args = (f"{error.layer}: {error}",)
-        raise
-
-
 def errors_name_the_class(method):
-    """``method``, such as ``__init__``, whose errors begin with the name of the class."""
+    """``method``, such as ``__init__``, whose errors begin with the name of the innermost class being built."""
 
     @functools.wraps(method)
     def named(self, *args, **kwargs):
-        with _naming(self):
+        try:
             return method(self, *args, **kwargs)
+        except (ValueError, TypeError) as error:
+            if not hasattr(error, "layer"):
+                error.layer = type(self).__name__
+                error.args = (f"{error.layer}: {error}",)
+            raise
 
     return named
 
@@ -73,8 +65,10 @@ class AttentionLayer(nn.Layer):
 
     def check_input(self, x, rank=4):
         """Raise ValueError unless ``x`` is ``[N, self.channels, ...]`` with ``rank`` axes."""
-        with _naming(self):
+        try:
             check_feature_map(x, self.channels, rank)
+        except ValueError as error:
+            raise self.error(str(error)) from None
 
     def error(self, message):
         """A ValueError that begins with the name of the class, to be raised outside of constructors."""

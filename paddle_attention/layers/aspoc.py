@@ -1,4 +1,4 @@
-"""Object context.
+"""Object context as a branch of atrous spatial pyramid pooling.
 
 Y. Yuan, L. Huang, J. Guo, C. Zhang, X. Chen, J. Wang, "OCNet: Object Context
 Network for Scene Parsing", arXiv 1809.00916; authors' code:

@@ -1,4 +1,4 @@
-"""Convolutional Block Attention Module.
+"""The channel gate of CBAM.
 
 S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention
 Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.

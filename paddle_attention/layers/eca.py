@@ -12,10 +12,7 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import GateLayer
-from ._checks import (
-    check_odd,
-    check_positive_int,
-)
+from ._checks import check_odd, check_positive_int
 from ._init import conv, start_from_zero
 
 __all__ = ["ECA"]

@@ -13,16 +13,9 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
-from ._checks import (
-    check_fraction,
-    check_positive_int,
-)
+from ._checks import check_fraction, check_positive_int
 from ._init import batch_norm, fan_in_uniform
-from ._ops import (
-    full_precision,
-    unflatten_like,
-    widen,
-)
+from ._ops import full_precision, unflatten_like, widen
 
 __all__ = ["ExternalAttention"]
 

@@ -12,16 +12,9 @@ from paddle import nn
 
 from ..registry import register_attention
 from ._base import GateLayer
-from ._checks import (
-    check_pair,
-    check_positive_int,
-    hidden_width,
-)
+from ._checks import check_pair, check_positive_int, hidden_width
 from ._init import batch_norm, conv, start_from_zero
-from ._ops import (
-    resize_nearest,
-    size_of,
-)
+from ._ops import resize_nearest, size_of
 
 __all__ = ["GatherExcite"]
 

@@ -1,4 +1,4 @@
-"""Global context blocks.
+"""The global context block of GCNet.
 
 Y. Cao, J. Xu, S. Lin, F. Wei, H. Hu, "GCNet: Non-local Networks Meet
 Squeeze-Excitation Networks and Beyond", arXiv 1904.11492; authors' code:

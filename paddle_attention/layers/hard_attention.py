@@ -13,17 +13,9 @@ import paddle.nn.functional as F
 
 from ..registry import register_attention
 from ._base import AttentionLayer
-from ._checks import (
-    check_choice,
-    check_positive_int,
-)
+from ._checks import check_choice, check_positive_int
 from ._init import conv
-from ._ops import (
-    full_precision,
-    size_of,
-    unflatten_like,
-    widen,
-)
+from ._ops import full_precision, size_of, unflatten_like, widen
 
 __all__ = ["HardAttention"]
 

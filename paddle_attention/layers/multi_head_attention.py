@@ -1,9 +1,7 @@
-"""Transformer attention: on sequences, over Paddle's own layers, and on feature maps.
+"""Multi-head attention on sequences, over Paddle's own layer, and its masks.
 
 A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, L. Kaiser,
-I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762. Relative positions:
-P. Shaw, J. Uszkoreit, A. Vaswani, arXiv 1803.02155, in two dimensions as in I. Bello,
-B. Zoph, A. Vaswani, J. Shlens, Q. V. Le, arXiv 1904.09925.
+I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762.
 
 Masks are PyTorch's: ``True`` means **blocked**. (Paddle's own layers take the opposite
 boolean, or numbers to add.)
@@ -13,13 +11,8 @@ import paddle
 from paddle import nn
 
 from ._base import errors_name_the_class
-from ._checks import (
-    check_divides,
-)
-from ._ops import (
-    HALF,
-    size_of,
-)
+from ._checks import check_divides
+from ._ops import HALF, size_of
 
 __all__ = ["MultiHeadAttention"]
 

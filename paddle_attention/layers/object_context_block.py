@@ -1,4 +1,4 @@
-"""Object context.
+"""The object context itself.
 
 Y. Yuan, L. Huang, J. Guo, C. Zhang, X. Chen, J. Wang, "OCNet: Object Context
 Network for Scene Parsing", arXiv 1809.00916; authors' code:

@@ -1,4 +1,4 @@
-"""Dual attention: position and channel attention.
+"""The position attention of DANet.
 
 J. Fu, J. Liu, H. Tian, Y. Li, Y. Bao, Z. Fang, H. Lu, "Dual Attention Network
 for Scene Segmentation", arXiv 1809.02983; authors' code: junfu1115/DANet.

@@ -1,4 +1,4 @@
-"""Criss-cross attention.
+"""Recurrent criss-cross attention.
 
 Z. Huang, X. Wang, Y. Wei, L. Huang, H. Shi, W. Liu, T. S. Huang, "CCNet:
 Criss-Cross Attention for Semantic Segmentation", arXiv 1811.11721; authors'

@@ -1,12 +1,9 @@
-"""Transformer attention: on sequences, over Paddle's own layers, and on feature maps.
+"""Multi-head self-attention among the positions of a feature map.
 
 A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, L. Kaiser,
 I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762. Relative positions:
 P. Shaw, J. Uszkoreit, A. Vaswani, arXiv 1803.02155, in two dimensions as in I. Bello,
 B. Zoph, A. Vaswani, J. Shlens, Q. V. Le, arXiv 1904.09925.
-
-Masks are PyTorch's: ``True`` means **blocked**. (Paddle's own layers take the opposite
-boolean, or numbers to add.)
 """
 
 import paddle

@@ -1,14 +1,9 @@
-"""Convolutional Block Attention Module.
+"""The spatial gate of CBAM.
 
 S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention
 Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.
 
-The maxima are written twice. In training (and in dygraph in general) their
-backward matters: on CPU that of ``paddle.max`` costs O(numel x reduced length),
-about 100 times a whole training step, while gathering at the argmax and max
-pooling have cheap ones. (``F.maxout`` is as cheap, but ``paddle.jit.to_static``
-cannot trace it where it takes C for an unknown.) In the exported network only the forward matters, and there a plain
-``max`` is the faster kernel. Both give the same numbers.
+Its maximum is written twice, as that of the channel gate; see :mod:`.channel_attention`.
 """
 
 import paddle

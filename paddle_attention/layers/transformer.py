@@ -1,12 +1,7 @@
-"""Transformer attention: on sequences, over Paddle's own layers, and on feature maps.
+"""The layers of a transformer, over Paddle's own, with the masks of :mod:`.multi_head_attention`.
 
 A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, L. Kaiser,
-I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762. Relative positions:
-P. Shaw, J. Uszkoreit, A. Vaswani, arXiv 1803.02155, in two dimensions as in I. Bello,
-B. Zoph, A. Vaswani, J. Shlens, Q. V. Le, arXiv 1904.09925.
-
-Masks are PyTorch's: ``True`` means **blocked**. (Paddle's own layers take the opposite
-boolean, or numbers to add.)
+I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762.
 """
 
 import math
@@ -15,13 +10,8 @@ import paddle
 from paddle import nn
 
 from ._base import AttentionLayer, errors_name_the_class
-from ._checks import (
-    check_divides,
-    check_positive_int,
-)
-from ._ops import (
-    size_of,
-)
+from ._checks import check_divides, check_positive_int
+from ._ops import size_of
 from .multi_head_attention import MultiHeadAttention
 
 __all__ = ["PositionalEncoding", "TransformerDecoderLayer", "TransformerEncoderLayer"]

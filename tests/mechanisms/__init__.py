@@ -4,9 +4,12 @@ import importlib
 import pkgutil
 
 
+def all_files():
+    """The modules of all mechanisms, by name."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
+
+
 def all_cases():
     """The cases of all mechanisms, file by file."""
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    return [
-        case for name in names for case in getattr(importlib.import_module(f"{__name__}.{name}"), "CASES", [])
-    ]
+    return [case for module in all_files().values() for case in getattr(module, "CASES", [])]

@@ -27,14 +27,8 @@ GATED = partial(partial, gate=doubled(sigmoid))
 
 
 CHANNELS = "n c 1 1"
-
-
 PIXELS = "n 1 h w"
-
-
 EVERY = "n c h w"
-
-
 AMONG = "n l l"  # positions among positions; l is h * w
 
 

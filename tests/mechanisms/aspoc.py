@@ -7,14 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    RESIZED,
-    TWO,
-    Case,
-)
-from ._numpy import (
-    conv_abn,
-)
+from ._case import RESIZED, TWO, Case
+from ._numpy import conv_abn
 from .object_context_block import object_context
 
 

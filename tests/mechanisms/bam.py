@@ -7,18 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    EVERY,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    pool,
-    relu,
-    sigmoid,
-)
+from ._case import EVERY, Case, scaled
+from ._numpy import batch_norm, conv, pool, relu, sigmoid
 
 
 def bam(x, p, training=False, combine=np.multiply, dilation=4):

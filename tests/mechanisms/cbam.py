@@ -6,12 +6,7 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    PIXELS,
-    Case,
-    scaled,
-)
+from ._case import CHANNELS, PIXELS, Case, scaled
 from .channel_attention import channel_attention
 from .spatial_attention import spatial_attention
 

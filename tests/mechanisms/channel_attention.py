@@ -7,15 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    fully_connected,
-    sigmoid,
-)
+from ._case import CHANNELS, Case, scaled
+from ._numpy import fully_connected, sigmoid
 
 
 def channel_attention(x, p, training=False, pools=("avg", "max"), prefix=""):

@@ -10,10 +10,7 @@ from layer_tester import relative
 import paddle_attention as pa
 from paddle_attention.layers import _chunked_attention as _attend
 
-from ._case import (
-    gradients,
-    randomise,
-)
+from ._case import gradients, randomise
 
 QUERY, KEY, VALUE = ((2, 4, 30), (2, 4, 21), (2, 3, 21))
 

@@ -6,10 +6,7 @@ from layer_tester import parameters_of, relative, shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-    randomise,
-)
+from ._case import Case, randomise
 from ._numpy import batch_norm, conv, relu
 from .cam import cam
 from .pam import pam

@@ -5,11 +5,7 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    Case,
-    scaled,
-)
+from ._case import CHANNELS, Case, scaled
 from ._numpy import sigmoid
 
 

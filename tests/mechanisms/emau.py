@@ -8,16 +8,8 @@ from layer_tester import parameters_of, shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    flat,
-    relu,
-    softmax,
-)
+from ._case import Case
+from ._numpy import batch_norm, conv, flat, relu, softmax
 
 
 def expectation_maximisation(x, p, stages=3):

@@ -7,16 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    conv,
-    relu,
-    sigmoid,
-)
+from ._case import CHANNELS, Case, scaled
+from ._numpy import conv, relu, sigmoid
 
 
 def fca(x, p, training=False, frequencies=(), gate=sigmoid):

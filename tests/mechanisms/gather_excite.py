@@ -8,18 +8,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    pool,
-    relu,
-    sigmoid,
-)
+from ._case import CHANNELS, Case, scaled
+from ._numpy import batch_norm, conv, pool, relu, sigmoid
 
 
 def gather_excite(x, p, training=False, extent=0, mlp=True, params=0, gate=sigmoid):

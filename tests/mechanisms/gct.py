@@ -7,11 +7,7 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    Case,
-    scaled,
-)
+from ._case import CHANNELS, Case, scaled
 
 
 def gct(x, p, training=False, mode="l2", eps=1e-5):

@@ -9,16 +9,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    PIXELS,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    conv,
-    pool,
-)
+from ._case import CHANNELS, PIXELS, Case, scaled
+from ._numpy import conv, pool
 
 
 def hard(x, p, training=False, k=0.5, channel=False):

@@ -9,20 +9,8 @@ from layer_tester import parameters_of, relative, shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    AMONG,
-    TWO,
-    Case,
-    randomise,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    flat,
-    max_pool,
-    relu,
-    softmax,
-)
+from ._case import AMONG, TWO, Case, randomise
+from ._numpy import batch_norm, conv, flat, max_pool, relu, softmax
 
 
 def non_local(x, p, training=False, mode="embedded_gaussian", sub_sample=True, bn=True, pool=max_pool):

@@ -6,9 +6,7 @@ from layer_tester import parameters_of, relative, shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    randomise,
-)
+from ._case import randomise
 from ._numpy import attend, conv, conv_abn, flat, max_pool, resize
 
 

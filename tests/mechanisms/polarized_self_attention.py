@@ -7,20 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    CHANNELS,
-    PIXELS,
-    Case,
-)
-from ._numpy import (
-    conv,
-    flat,
-    fully_connected,
-    layer_norm,
-    relu,
-    sigmoid,
-    softmax,
-)
+from ._case import CHANNELS, PIXELS, Case
+from ._numpy import conv, flat, fully_connected, layer_norm, relu, sigmoid, softmax
 
 
 def polarized(x, p, training=False, parallel=True):

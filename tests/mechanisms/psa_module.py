@@ -9,19 +9,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    AMONG,
-    RESIZED,
-    Case,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    flat,
-    relu,
-    resize,
-    softmax,
-)
+from ._case import AMONG, RESIZED, Case
+from ._numpy import batch_norm, conv, flat, relu, resize, softmax
 
 
 def psa_weights(mask, kind, size, height, width, normalise):

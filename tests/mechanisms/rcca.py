@@ -7,12 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-)
-from ._numpy import (
-    conv_abn,
-)
+from ._case import Case
+from ._numpy import conv_abn
 from .criss_cross_attention import criss_cross
 
 

@@ -7,9 +7,7 @@ from layer_tester import parameters_of, relative, shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    randomise,
-)
+from ._case import randomise
 from ._numpy import conv, relu, resize, softmax
 
 BAD_ARGUMENTS = [

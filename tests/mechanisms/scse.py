@@ -5,17 +5,8 @@ from functools import partial
 import numpy as np
 from layer_tester import shared_tests
 
-from ._case import (
-    CHANNELS,
-    PIXELS,
-    Case,
-)
-from ._numpy import (
-    conv,
-    pool,
-    relu,
-    sigmoid,
-)
+from ._case import CHANNELS, PIXELS, Case
+from ._numpy import conv, pool, relu, sigmoid
 
 
 def scse(x, p, training=False, join=np.maximum, gate=sigmoid):

@@ -8,17 +8,8 @@ from layer_tester import shared_tests
 import paddle_attention as pa
 from paddle_attention import SEBlock
 
-from ._case import (
-    CHANNELS,
-    GATED,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    fully_connected,
-    hard_sigmoid,
-    sigmoid,
-)
+from ._case import CHANNELS, GATED, Case, scaled
+from ._numpy import fully_connected, hard_sigmoid, sigmoid
 
 
 def se(x, p, training=False, gate=sigmoid, squeeze=True):

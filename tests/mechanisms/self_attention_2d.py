@@ -7,15 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    KEY_BIAS,
-    Case,
-)
-from ._numpy import (
-    conv,
-    flat,
-    softmax,
-)
+from ._case import KEY_BIAS, Case
+from ._numpy import conv, flat, softmax
 
 
 def self_attention(x, p, training=False, heads=1, relative=None):

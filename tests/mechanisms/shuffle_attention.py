@@ -8,13 +8,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-)
-from ._numpy import (
-    pool,
-    sigmoid,
-)
+from ._case import Case
+from ._numpy import pool, sigmoid
 
 
 def shuffle(x, p, training=False, groups=1, scale=1.0):

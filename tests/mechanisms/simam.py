@@ -6,15 +6,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    EVERY,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    pool,
-    sigmoid,
-)
+from ._case import EVERY, Case, scaled
+from ._numpy import pool, sigmoid
 
 
 def simam(x, p, training=False, e_lambda=1e-4):

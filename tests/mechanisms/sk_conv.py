@@ -8,16 +8,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    pool,
-    relu,
-    softmax,
-)
+from ._case import Case
+from ._numpy import batch_norm, conv, pool, relu, softmax
 
 
 def sk(x, p, training=False, dilations=(1, 1), groups=(1, 1), stride=1, split=False):

@@ -12,16 +12,8 @@ from paddle_attention import SpatialAttention
 from paddle_attention.layers.channel_attention import max_over_pixels, max_over_pixels_deployed
 from paddle_attention.layers.spatial_attention import max_over_channels, max_over_channels_deployed
 
-from ._case import (
-    PIXELS,
-    Case,
-    scaled,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    sigmoid,
-)
+from ._case import PIXELS, Case, scaled
+from ._numpy import batch_norm, conv, sigmoid
 
 
 def spatial_attention(x, p, training=False, bn=True, prefix=""):

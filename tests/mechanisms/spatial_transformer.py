@@ -8,13 +8,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-)
-from ._numpy import (
-    conv,
-    relu,
-)
+from ._case import Case
+from ._numpy import conv, relu
 
 
 def spatial_transformer(x, p, training=False, size=4, align_corners=False):

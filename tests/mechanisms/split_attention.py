@@ -7,17 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    Case,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    pool,
-    relu,
-    sigmoid,
-    softmax,
-)
+from ._case import Case
+from ._numpy import batch_norm, conv, pool, relu, sigmoid, softmax
 
 
 def split_attention(x, p, training=False, radix=2, groups=1, stride=1):

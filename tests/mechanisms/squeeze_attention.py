@@ -7,18 +7,8 @@ from layer_tester import shared_tests
 
 import paddle_attention as pa
 
-from ._case import (
-    EVERY,
-    RESIZED,
-    Case,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    relu,
-    resize,
-    sigmoid,
-)
+from ._case import EVERY, RESIZED, Case
+from ._numpy import batch_norm, conv, relu, resize, sigmoid
 
 
 def squeeze_attention(x, p, training=False, main=False, activation=sigmoid, size=2):

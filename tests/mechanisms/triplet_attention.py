@@ -5,15 +5,8 @@ from functools import partial
 import numpy as np
 from layer_tester import shared_tests
 
-from ._case import (
-    PIXELS,
-    Case,
-)
-from ._numpy import (
-    batch_norm,
-    conv,
-    sigmoid,
-)
+from ._case import PIXELS, Case
+from ._numpy import batch_norm, conv, sigmoid
 
 
 def triplet(x, p, training=False, spatial=True, gate=sigmoid):
