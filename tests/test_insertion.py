@@ -7,8 +7,10 @@ import pytest
 from paddle import nn
 from paddle.vision.models import mobilenet_v2, resnet18, resnet50, vgg11
 
-from paddle_attention import SEBlock, describe_blocks, insert_attention, list_attentions
+from paddle_attention import SEBlock, describe_blocks, insert_attention, list_attentions, register_attention
 from paddle_attention.deploy import InferencePredictor
+from paddle_attention.insertion import attention_prefixes
+from paddle_attention.registry import core
 
 
 def attentions(model):
@@ -969,3 +971,35 @@ def test_a_layer_that_cannot_have_another_sublayer():
     assert model(image()).shape == [2, 4, 62, 62]
     (inserted,) = insert_attention(model, {"name": "SE", "reduction": 2}, at="0.1")
     assert inserted.channels == 8
+
+
+def test_what_belongs_to_attention(monkeypatch):
+    """Hooks and classes say it: no name does, and a mechanism of one's own is a plain layer."""
+
+    class Plain(nn.Layer):
+        def __init__(self, channels):
+            super().__init__()
+            self.scale = self.create_parameter([1, channels, 1, 1])
+
+        def forward(self, x):
+            return x * self.scale
+
+    class Backbone(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.Conv2D(3, 8, 3, padding=1)  # so called, and the backbone's own
+            self.gate = SEBlock(8, 2)
+            self.last = nn.Conv2D(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.last(self.gate(self.attention(x)))
+
+    monkeypatch.setattr(core, "_ENTRIES", dict(core._ENTRIES))
+    facts = {"paper": "P", "arxiv": None, "year": 2026, "domain": "channel"}
+    register_attention("Plain", computed_by="nothing", applied_by="scale", **facts)(Plain)
+    network = Backbone()
+    assert attention_prefixes(network) == ("gate.",)
+    insert_attention(
+        network, [{"name": "Plain", "at": "attention"}, {"name": "CBAM", "reduction": 2, "at": "last"}]
+    )
+    assert attention_prefixes(network) == ("attention.attention.", "gate.", "last.attention.")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from paddle_attention.config import ConfigError, DataError
 from paddle_attention.engine.data import build_loader
+from paddle_attention.engine.loader import BatchReader
 
 ROOT = Path(__file__).parent.parent
 CROP = [
@@ -373,10 +374,14 @@ def test_shared_memory_of_killed_workers_is_freed(images, tmp_path):
 def test_a_dead_worker_is_the_last_that_is_said(images, tmp_path):
     """Neither the resource tracker nor a callback complains about what closing has freed."""
     script = """
-import json, os, signal, sys, time
+import json, os, sys, time
+from multiprocessing.shared_memory import SharedMemory
 from paddle_attention.engine.data import build_loader
 
 loader = build_loader(json.loads(sys.argv[1]), "Train")
+# A worker that was killed had told the resource tracker of a batch, and nobody else.
+left = SharedMemory(f"paddle_attention_{os.getpid()}_1_0", create=True, size=10)
+left.close()
 try:
     for _ in range(3):
         for _ in loader:
@@ -392,3 +397,24 @@ except ValueError as error:
     )
     assert "a process that reads images has died" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("first", [0, 18])
+def test_no_image_is_tried_twice(first):
+    """Whatever the order: those of the batch, then one of the others after the other."""
+
+    class Unreadable:
+        def __init__(self):
+            self.read_so_far = []
+
+        def __len__(self):
+            return 24
+
+        def read(self, index):
+            self.read_so_far.append(index)
+            raise DataError(f"image {index}")
+
+    data, batch = Unreadable(), [first + i for i in (3, 0, 5, 1)]
+    with pytest.raises(DataError, match="none of 24 images can be read, such as image"):
+        BatchReader(data, skip=True, substitute=True)((0,), 1, 0, batch)
+    assert sorted(data.read_so_far) == list(range(24))

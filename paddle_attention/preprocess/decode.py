@@ -44,7 +44,7 @@ class DecodeImage:
     def _decode(self, data):
         check_image(data, self.max_pixels)
         if self.backend == "pil":
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
+            with Image.open(io.BytesIO(data)) as picture:
                 return _eight_bits(picture)[:, :, ::-1]
         image = cv2.imdecode(np.frombuffer(data, dtype="uint8"), cv2.IMREAD_COLOR)
         if image is None:
