@@ -1003,3 +1003,45 @@ def test_what_belongs_to_attention(monkeypatch):
         network, [{"name": "Plain", "at": "attention"}, {"name": "CBAM", "reduction": 2, "at": "last"}]
     )
     assert attention_prefixes(network) == ("attention.attention.", "gate.", "last.attention.")
+
+
+@pytest.mark.parametrize(
+    ("at", "shared", "expected"),
+    [
+        ("residual", "c2", ["b1.c2.attention"]),
+        ("pre", "c1", ["b1.c1.attention"]),
+        ("identity", "short", ["b1.short.attention"]),
+    ],
+)
+def test_blocks_that_share_a_layer_share_its_attention(at, shared, expected):
+    """One place is one attention, which then runs in both blocks."""
+
+    class Block(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.c1, self.c2, self.c3 = (nn.Conv2D(8, 8, 3, padding=1) for _ in range(3))
+            self.short = nn.Conv2D(8, 8, 1)
+
+        def forward(self, x):
+            branch = (
+                self.c3(nn.functional.relu(self.c1(x)))
+                if shared != "c2"
+                else self.c2(nn.functional.relu(self.c1(x)))
+            )
+            return nn.functional.relu(self.short(x) + branch)
+
+    class Network(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.b1, self.b2 = nn.Conv2D(3, 8, 3, padding=1), Block(), Block()
+            setattr(self.b2, shared, getattr(self.b1, shared))
+
+        def forward(self, x):
+            return self.b2(self.b1(self.stem(x)))
+
+    network = Network()
+    inserted = insert_attention(network, {"name": "SE", "reduction": 2}, at=at)
+    assert [i.key for i in inserted if f".{shared}" in i.key] == expected
+    # What is asked for twice is put there twice.
+    again = insert_attention(Network(), ["SimAM", "ECA"], at=at)
+    assert [i.key.rpartition(".")[2] for i in again if f".{shared}" in i.key] == ["attention", "attention2"]

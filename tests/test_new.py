@@ -29,6 +29,8 @@ def test_names_of_files():
         ("None", "'None' cannot be the name of a class"),
         ("test", "'test' cannot be the name of a class"),
         ("nn", "'nn' cannot be the name of a class"),
+        ("Sigmoid", "'Sigmoid' cannot be the name of a class"),
+        ("FullyConnected", "'FullyConnected' cannot be the name of a class"),
         ("A" * 300, "cannot be the name of a class"),
         ("SEBlock", r"'SEBlock' is taken by paddle_attention\.SEBlock"),
         ("AttentionLayer", r"is taken by paddle_attention\.AttentionLayer"),

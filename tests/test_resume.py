@@ -282,6 +282,16 @@ def test_another_accumulation(config):
     assert rates(config)[1] == [(1, 2), (1, 4), (1, 6), (1, 8)]
 
 
+def test_a_stop_in_a_frozen_epoch_is_no_end_of_it(config, log_lines):
+    config["Global"]["freeze_backbone_epochs"] = 1
+    with pytest.raises(Interrupted):
+        run(config, (1, 3), by_signal)
+    assert any("backbone frozen for 1 epochs" in line for line in log_lines)
+    assert not any("backbone trains from now on" in line for line in log_lines)
+    go_on(config)
+    assert any("backbone trains from now on" in line for line in log_lines)
+
+
 def test_a_bad_evaluation_does_not_cost_the_epoch(config, tmp_path, monkeypatch):
     config["Global"].update(epochs=2)
     evaluate = Engine._evaluate

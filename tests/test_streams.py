@@ -77,6 +77,7 @@ def test_interrupted_together_with_its_reader(workspace, command, tmp_path):
     end(process, f"{sys.executable} {ROOT}/tools/train.py", signal.SIGINT)
     assert process.wait(100) == 130
     assert files.verify(str(tmp_path / "run/latest"))["step"] > 0
+    assert "stopped by SIGINT after" in log.read_text().splitlines()[-1]
 
 
 def test_a_reader_that_has_enough(workspace):

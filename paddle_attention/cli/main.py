@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -61,6 +62,10 @@ def _run(command, arguments):
 
 
 def _say(line, status):
+    for handler in logging.getLogger("ppcls").handlers:
+        if isinstance(handler, logging.FileHandler):  # the file of a run has its last line, too
+            with contextlib.suppress(OSError):
+                handler.emit(logging.makeLogRecord({"name": "ppcls", "levelname": "INFO", "msg": line}))
     with contextlib.suppress(OSError):
         sys.stdout.flush()  # so that it is the last line, also of a redirected output
     with contextlib.suppress(OSError):

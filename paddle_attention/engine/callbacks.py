@@ -102,12 +102,11 @@ class FreezeBackbone(paddle.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch + 1 == self.epochs:
+            logger.info("backbone trains from now on")
             self.release()
 
     def release(self):
-        """Train everything from now on."""
-        if self.originals:
-            logger.info("backbone trains from now on")
+        """Leave everything as it was before."""
         for name, original in self.originals.items():
             setattr(self.optimizer, name, original)
         for layer, used in self.statistics:

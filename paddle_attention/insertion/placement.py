@@ -52,7 +52,8 @@ def find_targets(structure: Structure, request: Request) -> list[Target]:
         ValueError: for a place that the network does not have; the message lists what it has.
     """
     targets, trace = [], structure.trace
-    for name, on_input, branch_start in _places(structure, request):
+    # Blocks that share a layer share the place.
+    for name, on_input, branch_start in dict.fromkeys(_places(structure, request)):
         layer = name if request.replaces else _innermost(trace, name, on_input)
         channels = count_channels(trace, request, layer, on_input)
         targets.append(Target(request, layer, on_input, branch_start, channels))
@@ -91,7 +92,7 @@ def _at_block(structure: Structure, request: Request, chosen: list[Block]) -> li
 
 def _at_stage(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     last = {block.stage: block.name for block in structure.blocks}
-    return [Place(name) for name in dict.fromkeys(last[block.stage] for block in chosen)]
+    return [Place(last[block.stage]) for block in chosen]
 
 
 def _at_pre(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
