@@ -19,16 +19,10 @@ BAD_ARGUMENTS = [
 MUTANTS = [
     ('dtype="int32"), diagonal=1)', 'dtype="int32"), diagonal=0)'),
     ("blocked.append(key_padding_mask", "blocked.append(~key_padding_mask"),
-    (
-        "transformer.py",
-        "paddle.stack([paddle.sin(angle), paddle.cos(angle)], axis=2)",
-        "paddle.stack([paddle.cos(angle), paddle.sin(angle)], axis=2)",
-    ),
     ('enumerate("qkv")\n                for leaf', 'enumerate("kqv")\n                for leaf'),
     ("self._append(value, self.bias_v)", "self._append(value, self.bias_k)"),
     ("[paddle.zeros_like(mask[..., :1])] * added", "[paddle.full_like(mask[..., :1], -1e9)] * added"),
     ("        if mask.dtype == paddle.bool:", "        if mask.dtype != paddle.bool:"),
-    ("transformer.py", '"cross_attn": "multihead_attn"', '"cross_attn": "cross_attn"'),
 ]
 
 

@@ -6,6 +6,15 @@ import pytest
 
 import paddle_attention as pa
 
+# What is there, and what a mutant has instead.
+MUTANTS = [
+    (
+        "paddle.stack([paddle.sin(angle), paddle.cos(angle)], axis=2)",
+        "paddle.stack([paddle.cos(angle), paddle.sin(angle)], axis=2)",
+    ),
+    ('"cross_attn": "multihead_attn"', '"cross_attn": "cross_attn"'),
+]
+
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_maps_of_the_decoder(norm_first):
