@@ -1,6 +1,6 @@
 """Break things on purpose and print what is lost: kills, full disks, hostile and damaged files, long runs.
 
-    python tools/faultcheck.py                          # under 5 minutes on 2 cores
+    python tools/faultcheck.py                          # about 5 minutes on 2 cores
     python tools/faultcheck.py --long                   # about an hour
     python tools/faultcheck.py --long --write docs/faults.md
     python tools/faultcheck.py --only kills fuzz
