@@ -10,9 +10,9 @@ import numpy as np
 import paddle
 import pytest
 from layer_tester import parameters_of, relative, trainable
-from paddle_attention.checkpoint.torch_weights import _translate
 
 import paddle_attention as pa
+from paddle_attention.checkpoint.torch_weights import _translate
 
 DATA = Path(__file__).parent / "data"
 
