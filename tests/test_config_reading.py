@@ -213,7 +213,7 @@ def test_wrong_values(path):
 
 
 def test_sections_of_mixed_keys():
-    from paddle_attention.engine.checkpoints import section_hashes
+    from paddle_attention.config import section_hashes
 
     assert len(section_hashes({"Arch": {1: 2, "b": (3, None)}, 5: []})) == 2
 

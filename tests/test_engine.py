@@ -211,13 +211,13 @@ def test_resuming_continues_exactly(config, tmp_path, ema, log):
     # Stop after epoch 2 of 4, as an interrupted run would have.
     with paddle.utils.unique_name.guard():
         engine = Engine(first, build_small, "train")
-        end = engine.end_epoch
+        end = engine.training.end_epoch
 
         def stop(epoch, averages):
             end(epoch, averages)
             engine.model.stop_training = epoch == 2
 
-        engine.end_epoch = stop
+        engine.training.end_epoch = stop
         engine.train()
     paddle.seed(99)
     second["Global"].update(
@@ -734,7 +734,7 @@ import json, sys
 import numpy as np
 import paddle
 from paddle_attention.engine import Engine
-from paddle_attention.engine.loader import start_worker
+from paddle_attention.engine.workers import start_worker
 
 config = json.loads(sys.argv[1])
 loader = Engine(config, lambda config, mode: paddle.nn.Conv2D(3, 10, 8), "train").train_loader

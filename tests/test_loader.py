@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from paddle_attention.config import ConfigError, DataError
+from paddle_attention.engine.batches import BatchReader
 from paddle_attention.engine.data import build_loader
-from paddle_attention.engine.loader import BatchReader
 
 ROOT = Path(__file__).parent.parent
 CROP = [
@@ -183,7 +183,6 @@ DIES = """
 import json, os, signal, sys
 from paddle_attention.config import DataError
 from paddle_attention.engine.data import build_loader
-from paddle_attention.engine import loader as module
 
 loader = build_loader(json.loads(sys.argv[1]), "Train", 3)
 try:

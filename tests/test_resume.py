@@ -21,8 +21,10 @@ from paddle import nn
 from paddle_attention import CBAM, EMAU, SEBlock, files
 from paddle_attention.checkpoint import read_file, save_file
 from paddle_attention.config import ConfigError, DataError
-from paddle_attention.engine import Engine
-from paddle_attention.engine.checkpoints import Checkpoints, NonFiniteError
+from paddle_attention.engine import Engine, saving
+from paddle_attention.engine.checkpoints import Checkpoints
+from paddle_attention.engine.evaluation import Evaluation
+from paddle_attention.engine.steps import NonFiniteError
 from paddle_attention.files import DamagedFileError, FolderInUseError
 from paddle_attention.interrupt import Interrupted
 
@@ -96,20 +98,20 @@ def run(config, until=None, how=None):
     with paddle.utils.unique_name.guard():
         paddle.seed(11)  # the initial weights; the run draws its own seed
         engine = Engine(copy.deepcopy(config), build, "train")
-        end = engine.end_step
+        end = engine.training.end_step
 
         def look():
             if (engine.position.epoch, engine.position.step) == until:
                 how(engine)
             end()
 
-        engine.end_step = look
+        engine.training.end_step = look
         engine.train()
     return engine
 
 
 def by_signal(engine):
-    engine.stop.signal = signal.SIGTERM
+    engine.training.stop.signal = signal.SIGTERM
 
 
 class Killed(BaseException):
@@ -197,13 +199,13 @@ def test_after_a_signal_during_evaluation(config, tmp_path, monkeypatch):
     with paddle.utils.unique_name.guard():
         paddle.seed(11)
         engine = Engine(copy.deepcopy(config), build, "train")
-        evaluate = engine._evaluate
+        evaluate = engine.evaluation.run
 
         def stop(epoch):
-            engine.stop.signal = signal.SIGINT
+            engine.training.stop.signal = signal.SIGINT
             return evaluate(epoch)
 
-        monkeypatch.setattr(engine, "_evaluate", stop)
+        monkeypatch.setattr(engine.evaluation, "run", stop)
         with pytest.raises(Interrupted, match="stopped by SIGINT after epoch 2; saved"):
             engine.train()
     assert files.read_manifest(str(tmp_path / "run" / "latest"))["pending"]["loss"] > 0
@@ -228,14 +230,14 @@ def rates(config):
     """The learning rate of every step of a run that goes on, and its updates as (epoch, step)."""
     config["Global"]["checkpoints"] = "auto"
     engine, found, updates = Engine(copy.deepcopy(config), build, "train"), [], []
-    updated, end = engine._end_update, engine.end_step
+    updated, end = engine._end_update, engine.training.end_step
 
     def note_update():
         updates.append((engine.position.epoch, engine.position.step + 1))
         updated()
 
     engine.model.watch(engine._begin_step, note_update, engine.guard)
-    engine.end_step = lambda: (found.append(engine.schedule.last_lr), end())
+    engine.training.end_step = lambda: (found.append(engine.schedule.last_lr), end())
     engine.train()
     return found, updates
 
@@ -294,17 +296,17 @@ def test_a_stop_in_a_frozen_epoch_is_no_end_of_it(config, log_lines):
 
 def test_a_bad_evaluation_does_not_cost_the_epoch(config, tmp_path, monkeypatch):
     config["Global"].update(epochs=2)
-    evaluate = Engine._evaluate
+    evaluate = Evaluation.run
 
     def fail(self, epoch):
         raise DataError("image a.jpg: not an image")
 
-    monkeypatch.setattr(Engine, "_evaluate", fail)
+    monkeypatch.setattr(Evaluation, "run", fail)
     with pytest.raises(DataError):
         run(config)
     facts = files.verify(str(tmp_path / "run/latest"))
     assert (facts["epoch"], facts["step"]) == (2, 0)
-    monkeypatch.setattr(Engine, "_evaluate", evaluate)
+    monkeypatch.setattr(Evaluation, "run", evaluate)
     go_on(config)
     assert files.verify(str(tmp_path / "run/best_model"))["epoch"] == 2
 
@@ -385,7 +387,7 @@ def test_nothing_is_saved_before_the_first_step(config, tmp_path):
     with pytest.raises(
         Interrupted, match="stopped by SIGTERM before the first step; there is nothing to save"
     ):
-        engine._stop_waiting()
+        engine.training.stop_waiting()
     assert not (tmp_path / "run").exists()
     config["Global"].update(nan_policy=1, save_steps=1, epochs=1)
     with paddle.utils.unique_name.guard():
@@ -395,10 +397,10 @@ def test_nothing_is_saved_before_the_first_step(config, tmp_path):
 
 def test_processes_must_agree(config, monkeypatch):
     engine = Engine(copy.deepcopy(config), build, "train")
-    engine._require_agreement()
-    monkeypatch.setattr(engine, "_agree", lambda *numbers: (4, -1, 0, 0))
+    saving.require_agreement(engine.position)
+    monkeypatch.setattr(saving, "agree", lambda *numbers: (4, -1, 0, 0))
     with pytest.raises(ConfigError, match=r"the processes found different checkpoints \(epochs 0 to 3\)"):
-        engine._require_agreement()
+        saving.require_agreement(engine.position)
 
 
 def test_auto_stays_with_the_run_that_was_here_last(config, tmp_path):
@@ -677,8 +679,8 @@ def test_a_skipped_batch_changes_nothing(config, tmp_path, hidden):
     config["Global"].update(nan_policy=1, epochs=1, save_steps=1, keep=None)
     engine = poison(config, 1, 4, hidden=hidden)
     kept = []
-    end = engine.end_step
-    engine.end_step = lambda: (
+    end = engine.training.end_step
+    engine.training.end_step = lambda: (
         end(),
         kept.append({k: v.numpy() for k, v in engine.network.state_dict().items()}),
     )
@@ -699,14 +701,14 @@ def test_skipped_right_after_a_kill(config, tmp_path, update_freq):
         config["Global"].update(output_dir=str(tmp_path / output), checkpoints="auto")
         paddle.seed(11)
         engine = poison(config, 1, 4, times=4)
-        end = engine.end_step
+        end = engine.training.end_step
 
         def look():
             end()
             if (engine.position.epoch, engine.position.step) == moment:
                 raise Killed
 
-        engine.end_step = look
+        engine.training.end_step = look
         with pytest.raises(Killed) if moment else contextlib.nullcontext():
             engine.train()
 
@@ -723,8 +725,8 @@ def test_a_skipped_batch_does_not_move_the_average(config):
     config["Global"].update(nan_policy=1, epochs=1)
     config["EMA"] = {"decay": 0.5}
     engine, kept = poison(config, 1, 4), []
-    end = engine.end_step
-    engine.end_step = lambda: (
+    end = engine.training.end_step
+    engine.training.end_step = lambda: (
         end(),
         kept.append({k: v.numpy() for k, v in engine.average.state_dict().items()}),
     )
@@ -737,14 +739,14 @@ def test_weights_that_are_not_finite_are_not_saved(config, tmp_path):
     """A gradient may overflow in the last step of an epoch, behind a loss that is finite."""
     config["Global"].update(epochs=2, eval_during_train=False)
     engine = Engine(copy.deepcopy(config), build, "train")
-    end = engine.end_step
+    end = engine.training.end_step
 
     def overflow():
         end()
         if (engine.position.epoch, engine.position.step) == (2, 8):
             engine.network.fc.bias.set_value(paddle.full([10], float("inf")))
 
-    engine.end_step = overflow
+    engine.training.end_step = overflow
     with pytest.raises(
         NonFiniteError, match=r"latest\.pdparams is not written: fc\.bias .*latest of epoch 1 is kept"
     ):

@@ -20,9 +20,6 @@ FUNCTION, FILE, RUN = 50, 300, 6
 # Files that are longer, and why.
 EXCEPTIONS = {
     "paddle_attention/analysis/published.py": "one table",
-    "paddle_attention/engine/engine.py": "the engine: to be divided",
-    "paddle_attention/engine/checkpoints.py": "checkpoints: to be divided",
-    "paddle_attention/engine/loader.py": "the loader: to be divided",
 }
 
 

@@ -71,26 +71,20 @@ def do_export_model(options):
 
 def do_predict(options):
     """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
-    from ..config import ConfigError, check_config
+    from ..config import check_config
     from ..deploy import InferencePredictor
-    from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
+    from ..preprocess import Classification
 
     config = _load(options, "predict")
     check_config(config, "predict", whole=options.paddleclas is None)
-    section, settings = config["Infer"], config.get("Global") or {}
-    if not section.get("infer_imgs"):
-        raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
-    transform = build_transforms(section["transforms"], "Infer.transforms", settings.get("max_image_pixels"))
-    skip = logger.warning if settings.get("on_bad_image") == "skip" else None
-    postprocess = TopkPostProcess.from_config(config)
+    settings, classification = config.get("Global") or {}, Classification(config)
     predictor = InferencePredictor(
         settings.get("save_inference_dir") or "./inference", gpu=settings.get("device") == "gpu"
     )
     if not predictor.verified:
         logger.warning("the exported model has no manifest of checksums; its files are not checked")
-    paths = list_images(section["infer_imgs"])
-    for names, images in read_batches(paths, transform, section.get("batch_size") or 1, skip):
-        for result in postprocess(predictor(images), names):
+    for batch in classification(predictor):
+        for result in batch:
             classes = [
                 f"{name} {score:.5f}"
                 for name, score in zip(

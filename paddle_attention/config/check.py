@@ -1,5 +1,6 @@
 """Check a configuration against its schema, with messages that say what to do."""
 
+import hashlib
 import logging
 import math
 import reprlib
@@ -109,3 +110,11 @@ def move_class_num(config):
             _LOGGER.warning("Global.class_num is ignored, Arch.class_num is used")
         else:
             arch["class_num"] = settings["class_num"]
+
+
+def section_hashes(config):
+    """A short checksum of every section of a configuration, to tell which have changed."""
+    return {
+        str(key): hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+        for key, value in config.items()
+    }

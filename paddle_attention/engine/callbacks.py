@@ -199,25 +199,25 @@ class Log(paddle.callbacks.Callback):
 
 
 class StepEnd(paddle.callbacks.Callback):
-    """Ends a step of :class:`Engine`: checkpoints, and the end of a run that is to stop."""
+    """Ends a step of :class:`Training`: checkpoints, and the end of a run that is to stop."""
 
-    def __init__(self, engine):
+    def __init__(self, training):
         super().__init__()
-        self.engine = engine
+        self.training = training
 
     def on_train_batch_end(self, step, logs=None):
-        self.engine.end_step()
+        self.training.end_step()
 
 
 class EpochEnd(paddle.callbacks.Callback):
-    """Ends an epoch of :class:`Engine`: evaluation, then checkpoints."""
+    """Ends an epoch of :class:`Training`: evaluation, then checkpoints."""
 
-    def __init__(self, engine):
+    def __init__(self, training):
         super().__init__()
-        self.engine = engine
+        self.training = training
 
     def on_train_batch_end(self, step, logs=None):
-        self.averages = self.engine.meters.averages()
+        self.averages = self.training.meters.averages()
 
     def on_epoch_end(self, epoch, logs=None):
-        self.engine.end_epoch(self.engine.position.epoch, self.averages)
+        self.training.end_epoch(self.training.position.epoch, self.averages)

@@ -11,7 +11,8 @@ from ..checkpoint import plain_pickles
 from ..config import ConfigError, DataError, build_by_name, unsupported
 from ..files import read_lines, read_regular_file
 from ..preprocess import build_batch_transforms, build_transforms
-from .loader import BatchReader, Loader
+from .batches import BatchReader
+from .loader import Loader
 
 _CHECKED_FILES = 10_000  # of a list, before training: each costs a request to the disk
 _LABEL = re.compile(r"-?[0-9]{1,9}")

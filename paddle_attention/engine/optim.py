@@ -1,5 +1,8 @@
 """Learning-rate schedules and optimizers under PaddleClas' names, from ``paddle.optimizer``."""
 
+import functools
+import inspect
+
 import paddle
 from paddle.optimizer import lr as lr_module
 
@@ -14,7 +17,8 @@ class _Constant(lr_module.LRScheduler):
 class _Schedule:
     """Lengths in steps (or in epochs, with ``by_epoch``) and the common warm-up."""
 
-    def __init__(self, epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch):
+    def __init__(self, epochs, steps_per_epoch, warmup_epoch=0, warmup_start_lr=0.0, by_epoch=False):
+        self.epochs = epochs
         self.unit = 1 if by_epoch else steps_per_epoch
         warmup_epoch = min(warmup_epoch, epochs)
         self.warmup = round(warmup_epoch * self.unit)
@@ -34,70 +38,49 @@ class _Schedule:
         return schedule
 
 
-def _const_lr(epochs, steps_per_epoch, learning_rate, warmup_epoch=0, warmup_start_lr=0.0, by_epoch=False):
-    plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
+def _warmed_up(function):
+    """``function(plan, ...)`` as a schedule that also takes the lengths and what all schedules take."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    common = list(inspect.signature(_Schedule).parameters.values())
+
+    @functools.wraps(function)
+    def build(**options):
+        plan = _Schedule(**{p.name: options.pop(p.name) for p in common if p.name in options})
+        return function(plan, **options)
+
+    parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*common[:2], *own, *common[2:])]
+    build.__signature__ = inspect.Signature(parameters)  # which build_by_name reads
+    return build
+
+
+@_warmed_up
+def _const_lr(plan, learning_rate):
     return plan.finish(_Constant(learning_rate), learning_rate)
 
 
-def _cosine(
-    epochs,
-    steps_per_epoch,
-    learning_rate,
-    eta_min=0.0,
-    warmup_epoch=0,
-    warmup_start_lr=0.0,
-    by_epoch=False,
-):
-    plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
+@_warmed_up
+def _cosine(plan, learning_rate, eta_min=0.0):
     return plan.decay(learning_rate, lr_module.CosineAnnealingDecay, eta_min)
 
 
-def _linear(
-    epochs,
-    steps_per_epoch,
-    learning_rate,
-    end_lr=0.0,
-    power=1.0,
-    cycle=False,
-    warmup_epoch=0,
-    warmup_start_lr=0.0,
-    by_epoch=False,
-):
-    plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
+@_warmed_up
+def _linear(plan, learning_rate, end_lr=0.0, power=1.0, cycle=False):
     return plan.decay(learning_rate, lr_module.PolynomialDecay, end_lr, power, cycle)
 
 
-def _step(
-    epochs,
-    steps_per_epoch,
-    learning_rate,
-    step_size,
-    gamma=0.1,
-    warmup_epoch=0,
-    warmup_start_lr=0.0,
-    by_epoch=False,
-):
-    plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
+@_warmed_up
+def _step(plan, learning_rate, step_size, gamma=0.1):
     size = int(step_size * plan.unit)
     return plan.finish(lr_module.StepDecay(learning_rate, size, gamma), learning_rate)
 
 
-def _piecewise(
-    epochs,
-    steps_per_epoch,
-    decay_epochs=None,
-    values=None,
-    learning_rate=None,
-    warmup_epoch=0,
-    warmup_start_lr=0.0,
-    by_epoch=False,
-):
-    plan = _Schedule(epochs, steps_per_epoch, warmup_epoch, warmup_start_lr, by_epoch)
+@_warmed_up
+def _piecewise(plan, decay_epochs=None, values=None, learning_rate=None):
     if learning_rate:  # as in PaddleClas, it replaces the lists: a tenth every 30 epochs
-        decay_epochs = list(range(30, epochs, 30)) or [epochs]
-        count = 2 if decay_epochs == [epochs] else len(decay_epochs) + 1
+        decay_epochs = list(range(30, plan.epochs, 30)) or [plan.epochs]
+        count = 2 if decay_epochs == [plan.epochs] else len(decay_epochs) + 1
         first = [learning_rate] * 2
-        values = first if decay_epochs == [epochs] else [learning_rate * 0.1**i for i in range(count)]
+        values = first if decay_epochs == [plan.epochs] else [learning_rate * 0.1**i for i in range(count)]
     if not decay_epochs or not values or len(values) != len(decay_epochs) + 1:
         raise ValueError(f"needs one value more than decay_epochs, but got {values!r} and {decay_epochs!r}")
     boundaries = [e * plan.unit for e in decay_epochs]

@@ -9,10 +9,13 @@ import numpy as np
 import paddle
 
 from ..preprocess.generators import derive_seed
-from .checkpoints import NonFiniteError
 
 logger = logging.getLogger("ppcls")
 _NAMED_FILES = 3  # of a batch, in a message
+
+
+class NonFiniteError(ValueError):
+    """A loss, or weights, that are no numbers any more."""
 
 
 @dataclass

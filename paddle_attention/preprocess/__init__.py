@@ -1,6 +1,7 @@
 """Images to arrays and probabilities to classes, in training and in prediction alike."""
 
 from .build import OPERATORS, build_transforms
+from .classification import Classification
 from .decode import MAX_PIXELS, check_image
 from .images import list_images, read_batches
 from .mixing import BATCH_OPERATORS, build_batch_transforms
@@ -10,6 +11,7 @@ __all__ = [
     "BATCH_OPERATORS",
     "MAX_PIXELS",
     "OPERATORS",
+    "Classification",
     "TopkPostProcess",
     "build_batch_transforms",
     "build_transforms",
