@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import backbone_matrix
-import complexity
 import numpy as np
 import paddle
 import pytest
@@ -299,15 +297,20 @@ FIRM = [
 
 @pytest.mark.parametrize("entry", FIRM, ids=[f"{p.paper}-{p.title}" for p in FIRM])
 def test_published_numbers(arch, entry):
-    found = complexity.measure(entry.arch, entry.size)
+    with unique_name.guard():
+        network = ppcls.build_network({"Arch": dict(entry.arch)})
+    found = count_complexity(network, [3, entry.size, entry.size])
     assert entry.agrees(found) == (True, True), entry.scaled(found)
 
 
-def test_document_has_the_measured_rows(arch):
+def test_document_has_the_measured_rows(workspace):
     """A few rows of docs/networks.md, measured again."""
     document = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-    published, networks = complexity.tables(FIRM[:2], ["SE_ResNet50", "Coord_MobileNetV2"])
-    rows = published.splitlines()[4:] + networks.splitlines()[2:]
+    names = ("--published", "SE_3x3", "SKNet-50", "--networks", "SE_ResNet50", "Coord_MobileNetV2")
+    printed = workspace.run(ROOT / "tools" / "complexity.py", *names).stdout.splitlines()
+    rows = [
+        line for line in printed if line.startswith("| ") and not line.startswith(("| paper ", "| network "))
+    ]
     assert len(rows) == 4
     for row in rows:
         assert row in document
@@ -345,11 +348,14 @@ def test_dilation_tries_several_image_sizes():
 
 
 @pytest.mark.slow
-def test_document_is_current(arch):
+def test_document_is_current(workspace):
     """Both tables, whole."""
     document = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-    for text in complexity.tables():
-        assert text in document
+    printed = workspace.run(ROOT / "tools" / "complexity.py").stdout.splitlines()
+    rows = [line for line in printed if line.startswith("| ")]
+    assert len(rows) == len(PUBLISHED) + len(list_networks()) + 2
+    for row in rows:
+        assert row in document
 
 
 # --- the matrix of backbones -------------------------------------------------------------
@@ -382,12 +388,10 @@ def test_matrix_goal():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list_networks())
-def test_presets_export(arch, name):
-    model, shape = build(name, class_num=10), [3, size_for(name), size_for(name)]
-    backbone_matrix.train_step(model, shape)
-    backbone_matrix.vary_constants(model.state_dict())
-    backbone_matrix.export(model, shape)
+def test_presets_export(workspace):
+    """Every named network trains a step, and exports to the same numbers."""
+    done = workspace.run(ROOT / "tools" / "backbone_matrix.py", "--presets", timeout=7200)
+    assert [name for name in list_networks() if f"{name}: ok" not in done.stdout.splitlines()] == []
 
 
 def test_insertion_does_not_need_paddleclas_classes():

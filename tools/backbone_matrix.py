@@ -4,6 +4,7 @@ For the smallest network of each PaddleClas family (and of paddle.vision) and ea
 a YAML's Arch section, run forward and backward in train mode, exported and compared in Paddle Inference
 (oneDNN on and off), and the backbone's own state_dict keys unchanged. A cell of the Markdown table is ok
 or the reason. --write puts the table into a document between its markers.
+--presets trains and exports this library's named networks instead, and prints a line for each.
 """
 
 import argparse
@@ -17,8 +18,6 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-
-from _document import table, write  # noqa: E402
 
 from paddle_attention.cli.main import set_threads  # noqa: E402
 
@@ -283,8 +282,37 @@ def run(family, mechanisms):
     return result
 
 
+def check_presets(names):
+    """Train and export named networks; returns 1 if one failed."""
+    import paddle
+
+    from paddle_attention import list_networks, ppcls
+    from paddle_attention.networks import get_network
+
+    ppcls.register()
+    ppcls.init_logger()
+    failed = 0
+    for name in names or list_networks():
+        size = 224 if "GE_theta" in name else 128 if "Inception" in get_network(name).backbone else 64
+        try:
+            with paddle.utils.unique_name.guard():
+                paddle.seed(0)
+                model = ppcls.build_network({"Arch": {"name": name, "class_num": 10}})
+            missing = train_step(model, [3, size, size])
+            assert not missing, f"no gradient reaches {missing[0]}"
+            vary_constants(model.state_dict())
+            export(model, [3, size, size])
+            print(f"{name}: ok", flush=True)
+        except Exception as error:  # whatever it is, it is the line's content
+            print(f"{name}: {reason(error)}", flush=True)
+            failed = 1
+    return failed
+
+
 def document(results, names):
     """The Markdown text: counts, the table, the reasons."""
+    from paddle_attention.analysis import markdown_table
+
     rows, notes = [], []
     for family, result in results.items():
         network, _, _, at = FAMILIES[family]
@@ -313,7 +341,7 @@ def document(results, names):
         f"{len(results)} families; ok: " + ", ".join(f"{n} {c}" for n, c in counts.items()) + ".",
         f"{' / '.join(gates)} all ok: {all_gates}.",
         "",
-        table(["family", "network", "at", "layers", *names], rows),
+        markdown_table(["family", "network", "at", "layers", *names], rows),
         "",
     ]
     return "\n".join([*head, *(f"({i}) {note}  " for i, note in enumerate(notes, 1))])
@@ -331,10 +359,13 @@ def main():
         "--mechanisms", default=",".join(MECHANISMS), metavar="NAME,NAME", help="default: all"
     )
     parser.add_argument("--sample", action="store_true", help="a few different families")
+    parser.add_argument("--presets", nargs="*", metavar="NAME", help="default: all of them")
     parser.add_argument("--one", metavar="FAMILY", help=argparse.SUPPRESS)
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     set_threads(None if options.one is None else 1)
+    if options.presets is not None:
+        sys.exit(check_presets(options.presets))
     mechanisms = options.mechanisms.split(",")
     for name in mechanisms:
         if name not in MECHANISMS:
@@ -366,7 +397,9 @@ def main():
     text = document(results, mechanisms)
     print(text)
     if options.write:
-        write(options.write, {"backbone matrix": text})
+        from paddle_attention.analysis import write_between_markers
+
+        write_between_markers(options.write, {"backbone matrix": text})
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from _document import table, write  # noqa: E402
-
 from paddle_attention.cli.main import set_threads  # noqa: E402
 
 
@@ -50,6 +48,7 @@ def published_row(entry):
 def tables(published=None, names=None):
     """The document's text; by default of everything."""
     from paddle_attention import analysis, list_networks
+    from paddle_attention.analysis import markdown_table
     from paddle_attention.networks import get_network
 
     published = analysis.PUBLISHED if published is None else published
@@ -76,7 +75,7 @@ def tables(published=None, names=None):
     text = [
         f"{sum(agreements)} of {len(agreements)} printed numbers agree to the last digit.",
         "",
-        table(header, rows),
+        markdown_table(header, rows),
     ]
     rows = []
     for name in names:
@@ -86,18 +85,31 @@ def tables(published=None, names=None):
             [name, preset.backbone, options, f"{found.params / 1e6:.3f}", f"{found.flops() / 1e9:.3f}"]
         )
         print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
-    return "\n".join(text), table(["network", "backbone", "options", "M params", "GFLOPs"], rows)
+    return "\n".join(text), markdown_table(["network", "backbone", "options", "M params", "GFLOPs"], rows)
+
+
+def _chosen(titles):
+    """The published networks of these titles; all without."""
+    from paddle_attention.analysis import PUBLISHED
+
+    return [entry for entry in PUBLISHED if titles is None or entry.title in titles]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", metavar="FILE", help="the document to put the tables into")
+    parser.add_argument("--published", nargs="+", metavar="TITLE", help="rows of the papers; default: all")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="default: all")
     options = parser.parse_args()
+    if options.write and (options.networks or options.published):
+        parser.error("--write needs all rows: leave --published and --networks out")
     set_threads()
-    texts = tables()
+    texts = tables(_chosen(options.published), options.networks)
     print("\n\n".join(texts))
     if options.write:
-        write(options.write, dict(zip(("published", "networks"), texts, strict=True)))
+        from paddle_attention.analysis import write_between_markers
+
+        write_between_markers(options.write, dict(zip(("published", "networks"), texts, strict=True)))
 
 
 if __name__ == "__main__":

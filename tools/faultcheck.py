@@ -23,13 +23,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # for bit-equal runs; before Paddle is impo
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 import paddle
-from _document import table, write
 from faults.endurance import all_endurance
 from faults.fuzz import all_fuzz
 from faults.kills import all_kills
 from faults.runs import Child, Workshop
 from faults.surroundings import all_surroundings
 
+from paddle_attention.analysis import markdown_table, write_between_markers
 from paddle_attention.cli.main import main as cli
 
 LONG_SCALE, INPUTS, LONG_INPUTS = 5, 20_000, 600_000
@@ -64,10 +64,10 @@ def main():
                     print(f"          {failure}", flush=True)
             failed |= any(row.failures or row.survived < row.tried for row in rows)
             cells = [(r.fault, r.tried, r.survived, r.lost) for r in rows]
-            tables[f"faultcheck: {group}"] = table(("fault", "tried", "survived", "lost"), cells)
+            tables[f"faultcheck: {group}"] = markdown_table(("fault", "tried", "survived", "lost"), cells)
     if options.write:
         version = f"Paddle {paddle.__version__}, Python {platform.python_version()}:\n\n"
-        write(options.write, {marker: version + text for marker, text in tables.items()})
+        write_between_markers(options.write, {marker: version + text for marker, text in tables.items()})
     print("\n" + "\n\n".join(tables.values()))
     sys.exit(failed)
 

@@ -1,4 +1,4 @@
-"""Measure the shape of the code: longest functions and files, repeated runs of lines, private names that cross rooms.
+"""Measure the shape of the code: longest functions and files, repeated runs of lines, imports that may not be.
 
     python tools/structure.py           # what is longest, and whatever breaks a rule
     python tools/structure.py --all     # every function and file above half of its limit
@@ -73,6 +73,21 @@ def private_imports(paths):
                         yield f"{path.relative_to(ROOT)}:{node.lineno}: {'.'.join(parts)}"
 
 
+def crossing_imports():
+    """``place: module`` of tests that import from tools, and of tools that import from tests."""
+    for folder, other in (("tests", "tools"), ("tools", "tests")):
+        foreign = {path.stem for path in (ROOT / other).iterdir() if path.suffix == ".py" or path.is_dir()}
+        foreign -= {path.stem for path in (ROOT / folder).rglob("*.py")}
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.level == 0:
+                    names = [node.module]
+                for name in names:
+                    if name.split(".")[0] in foreign | {other}:
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+
+
 def broken_rules():
     """A line for everything that breaks a rule."""
     paths = sorted(PACKAGE.rglob("*.py"))
@@ -89,6 +104,7 @@ def broken_rules():
         if n <= FILE and name in EXCEPTIONS:
             found.append(f"{name} is no exception any more: it has {n} lines")
     found += [f"{a} and {b} repeat {RUN} lines from {text!r}" for a, b, text in repeated_runs(paths)]
+    found += [f"{text}: tests and tools import the package only" for text in crossing_imports()]
     return found + [f"{text}: a private name of another room" for text in private_imports(paths)]
 
 

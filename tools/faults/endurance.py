@@ -3,22 +3,10 @@
 import os
 import shutil
 import time
-from pathlib import Path
+
+from paddle_attention.analysis import read_usage, require_flat
 
 from .runs import Row
-
-_GROWTH = 1.08  # of memory, from the first third to the last
-_LEAST = 30  # looks, below which nothing can be said
-
-
-def _usage(pid):
-    """``(descriptors, threads, kB of memory)`` of a process, or None."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        memory = int(status.split("VmRSS:")[1].split()[0])
-        return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task")), memory
-    except (OSError, IndexError):
-        return None
 
 
 def _watch(child, begun, timeout):
@@ -26,29 +14,13 @@ def _watch(child, begun, timeout):
     marks, deadline = [], time.monotonic() + timeout
     child.wait_for(begun)
     while time.monotonic() < deadline:
-        if (mark := _usage(child.pid)) is not None:
+        if (mark := read_usage(child.pid)) is not None:
             marks.append(mark)
         pid, status = os.waitpid(child.pid, os.WNOHANG)
         if pid:
             return marks, os.waitstatus_to_exitcode(status)
         time.sleep(0.05)
     return marks, child.wait(1)
-
-
-def require_flat(marks):
-    """Raise if the last third of the looks shows more of anything than the first; returns what to print."""
-    if len(marks) < _LEAST:
-        raise AssertionError(f"only {len(marks)} looks")
-    third = len(marks) // 3
-    first, last = (
-        [max(mark[i] for mark in part) for i in range(3)] for part in (marks[:third], marks[-third:])
-    )
-    for what, early, late in zip(("descriptors", "threads"), first, last, strict=False):
-        if late > early + 1:
-            raise AssertionError(f"{what}: {early} early, {late} late")
-    if last[2] > first[2] * _GROWTH:
-        raise AssertionError(f"memory: {first[2]} kB early, {last[2]} kB late")
-    return f"{last[2] / first[2]:.3f} of the early memory, {last[1]} threads, {last[0]} descriptors"
 
 
 def epochs(workshop, number):

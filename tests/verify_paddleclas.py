@@ -1,4 +1,4 @@
-"""python tools/verify_paddleclas.py --paddleclas DIR [--data DIR] [NAME ...]: mechanism x PaddleClas tool.
+"""python tests/verify_paddleclas.py --paddleclas DIR [--data DIR] [NAME ...]: mechanism x PaddleClas tool.
 
 For every registered mechanism, in a copy of the PaddleClas source tree after install: train, resume,
 evaluate, infer, export and deploy/python/predict_cls.py with PaddleClas' own scripts, as its test_tipc
@@ -18,7 +18,6 @@ import sys
 import tempfile
 
 import yaml
-from _document import table
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -329,7 +328,9 @@ def main():
                 print(*rows[-1], file=sys.stderr, flush=True)
         kind = "before 2.4" if tree.old else "from 2.4"
         print(f"Paddle {paddle.__version__}, PaddleClas {kind}: {good} of {len(rows) * len(STEPS)} ok\n")
-        print(table(["mechanism", *STEPS], rows))
+        from paddle_attention.analysis import markdown_table
+
+        print(markdown_table(["mechanism", *STEPS], rows))
 
 
 if __name__ == "__main__":

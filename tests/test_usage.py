@@ -1,7 +1,8 @@
-"""What ``tools/faultcheck.py`` calls flat."""
+"""What is called flat: the use of descriptors, threads and memory over a long run."""
 
 import pytest
-from faults.endurance import require_flat
+
+from paddle_attention.analysis import require_flat
 
 
 def looks(*last, number=90):
