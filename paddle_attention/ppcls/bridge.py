@@ -192,7 +192,16 @@ def check_config_file(path, overrides):
 def init_logger(log_file=None):
     """Start PaddleClas' logger ``ppcls`` (its networks need it), also writing to ``log_file``."""
     find_paddleclas()
-    importlib.import_module("ppcls.utils.logger").init_logger(log_file=log_file)
+    module = importlib.import_module("ppcls.utils.logger")
+    try:
+        module.init_logger(log_file=log_file)
+    except AssertionError:  # PaddleClas before 2.4 expects one command in a process
+        for handler in list(module._logger.handlers):
+            if type(handler) in (logging.StreamHandler, logging.FileHandler):
+                module._logger.removeHandler(handler)
+                handler.close()
+        module._logger = None
+        module.init_logger(log_file=log_file)
 
 
 def profiler_step(options):
