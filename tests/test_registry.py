@@ -19,6 +19,7 @@ FACTS = {
 
 @pytest.fixture
 def clean_registry(monkeypatch):
+    list_attentions()  # so that the built-in mechanisms are in what is kept
     monkeypatch.setattr(registry_module, "_ENTRIES", dict(registry_module._ENTRIES))
 
 
