@@ -1,7 +1,5 @@
 """What the processes of a distributed training do together; a process that is alone does it at once."""
 
-import contextlib
-
 import paddle
 from paddle import distributed
 
@@ -46,8 +44,3 @@ def wait_for_all():
     """Go on when all processes have come here."""
     if not alone():
         distributed.barrier()
-
-
-def only_first(context):
-    """``context`` in the first process, and nothing in the others."""
-    return context if is_first() else contextlib.nullcontext()

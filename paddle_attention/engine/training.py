@@ -12,7 +12,7 @@ from ..interrupt import Interrupted, StopRequest
 from .callbacks import EpochEnd, FreezeBackbone, Log, MovingAverage, StepEnd, StepSchedule, format_values
 from .checkpoint_files import BEST, LATEST, describe_progress
 from .evaluation import StopEvaluation
-from .processes import agree, alone, is_first, only_first, share_seed, wait_for_all
+from .processes import agree, alone, is_first, share_seed, wait_for_all
 from .saving import State, require_agreement
 
 logger = logging.getLogger("ppcls")
@@ -40,7 +40,7 @@ class Training:
     def run(self):
         """Train from scratch or from ``Global.checkpoints``."""
         engine = self.engine
-        lock = only_first(FolderLock(engine.output_dir, "training"))
+        lock = FolderLock(engine.output_dir, "training") if is_first() else contextlib.nullcontext()
         with lock, self.stop, contextlib.ExitStack() as closing:
             for loader in (engine.train_loader, engine.eval_loader):
                 if loader is not None:
