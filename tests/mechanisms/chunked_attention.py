@@ -12,6 +12,24 @@ from paddle_attention.layers import _chunked_attention as _attend
 
 from ._case import gradients, randomise
 
+MUTANTS = [
+    (
+        "_chunked_attention.py",
+        "scores = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True))",
+        "scores = weights * moved",
+    ),
+    (
+        "_chunked_attention.py",
+        "return F.softmax(scores * scale if scale != 1.0 else scores, axis=-1)",
+        "return F.softmax(scores, axis=-1)",
+    ),
+    (
+        "_chunked_attention.py",
+        "value_gradient = to_value if value_gradient is None else value_gradient + to_value",
+        "value_gradient = to_value",
+    ),
+]
+
 QUERY, KEY, VALUE = ((2, 4, 30), (2, 4, 21), (2, 3, 21))
 
 

@@ -27,21 +27,6 @@ BAD_ARGUMENTS = [
 
 # What is there, and what a mutant has instead; in another file of the layers where one is named.
 MUTANTS = [
-    (
-        "_chunked_attention.py",
-        "scores = weights * (moved - (moved * weights).sum(axis=-1, keepdim=True))",
-        "scores = weights * moved",
-    ),
-    (
-        "_chunked_attention.py",
-        "return F.softmax(scores * scale if scale != 1.0 else scores, axis=-1)",
-        "return F.softmax(scores, axis=-1)",
-    ),
-    (
-        "_chunked_attention.py",
-        "value_gradient = to_value if value_gradient is None else value_gradient + to_value",
-        "value_gradient = to_value",
-    ),
     ("attend(*(t.flatten(2) for t in maps))", "attend(*(t.flatten(2) for t in (maps[1], maps[0], maps[2])))"),
     ("return self.gamma * unflatten_like(y, x) + x", "return self.gamma * unflatten_like(y, x)"),
     ("self.query_conv = conv(channels, hidden)", "self.query_conv = conv(channels, hidden, bias=False)"),
