@@ -22,6 +22,8 @@ class Classification:
 
     def __init__(self, config):
         self.section, settings = config["Infer"], config.get("Global") or {}
+        if not self.section.get("infer_imgs"):
+            raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
         self.transform = build_transforms(
             self.section["transforms"], "Infer.transforms", settings.get("max_image_pixels")
         )
@@ -38,12 +40,9 @@ class Classification:
             list of dict: the results of a batch, one per image.
 
         Raises:
-            ConfigError: without ``Infer.infer_imgs``.
             FileNotFoundError: if there is no image.
             DataError: naming the image, for one that cannot be read.
         """
-        if not self.section.get("infer_imgs"):
-            raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
         paths, size = list_images(self.section["infer_imgs"]), self.section.get("batch_size") or 1
         for names, images in read_batches(paths, self.transform, size, self.skip):
             yield self.postprocess(predict(images), names)
