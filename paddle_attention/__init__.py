@@ -5,9 +5,12 @@ number of CPU threads (``OMP_NUM_THREADS``) after ``import paddle_attention``
 and before Paddle itself is loaded.
 """
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import zlib  # before Paddle 2.6, whose own copy makes OpenCV crash on PNG files
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -49,9 +52,9 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _layers():
+def _layers() -> ModuleType:
     return importlib.import_module(".layers", __name__)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__getattr__("__all__")})

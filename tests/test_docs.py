@@ -61,7 +61,7 @@ def test_the_engine_page_is_complete():
     """What the engine supports is what its page lists."""
     from paddle_attention import preprocess
     from paddle_attention.config.schema import AMP, GLOBAL
-    from paddle_attention.engine import data, losses, optim
+    from paddle_attention.engine import data, losses, optim, schedules
 
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     names = [
@@ -69,7 +69,7 @@ def test_the_engine_page_is_complete():
         *preprocess.BATCH_OPERATORS,
         *losses.LOSSES,
         *optim.OPTIMIZERS,
-        *(n for n in optim.SCHEDULES if n != "Constant"),
+        *(n for n in schedules.SCHEDULES if n != "Constant"),
         *data.DATASETS,
         *data.SAMPLERS,
         *(k for k, allowed in GLOBAL["properties"].items() if "enum" not in allowed),

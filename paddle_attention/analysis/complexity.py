@@ -1,12 +1,16 @@
 """Parameters and multiply-adds of a network, counted the way papers count them."""
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import paddle
-from paddle import _C_ops
+from paddle import Tensor, _C_ops, nn
 
 from ..layers import AttentionLayer
 from ..trial import trial
@@ -31,7 +35,7 @@ class Complexity:
     statistics: int = 0
     work: dict = field(default_factory=dict)
 
-    def flops(self, counting="macs"):
+    def flops(self, counting: str = "macs") -> float:
         """The sum under one of :data:`COUNTINGS`.
 
         Raises:
@@ -52,7 +56,7 @@ _NORMALISATIONS = (
     "group_norm",
     "instance_norm",
 )
-_OPERATORS = {
+_OPERATORS: dict[str, tuple[str, Callable[..., int]]] = {
     **dict.fromkeys(_CONVOLUTIONS, ("conv", counts.convolution)),
     "conv2d_transpose": ("conv", counts.transposed_convolution),
     "depthwise_conv2d_transpose": ("conv", counts.transposed_convolution),
@@ -67,7 +71,7 @@ _OPERATORS = {
     "multiply": ("multiply", counts.written),
     "add": ("add", counts.written),
 }
-_METHODS = {
+_METHODS: dict[str, tuple[str, Callable[..., int]]] = {
     "__mul__": ("multiply", counts.written),
     "__rmul__": ("multiply", counts.written),
     "__add__": ("add", counts.written),
@@ -76,7 +80,7 @@ _METHODS = {
 }
 
 
-def _are_maps(x, y):
+def _are_maps(x: Tensor, y: Any) -> bool:
     return all(isinstance(value, paddle.Tensor) and len(value.shape) >= 3 for value in (x, y))
 
 
@@ -87,11 +91,11 @@ _COUNTED_IF = {
 }
 
 
-def _first(value):
+def _first(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) else value
 
 
-def _shapes(value):
+def _shapes(value: Any) -> Any:
     """``value`` with the shape of every tensor in its place."""
     if isinstance(value, (list, tuple)):
         return [_shapes(item) for item in value]
@@ -99,13 +103,13 @@ def _shapes(value):
 
 
 @contextlib.contextmanager
-def _counting(work, inside):
+def _counting(work: dict[str, int], inside: list[int]) -> Iterator[None]:
     """While in it, every operator of the table adds to ``work``; ``inside`` is not empty in attention layers."""
 
-    def counted(function, kind, cost):
+    def counted(function: Any, kind: str, cost: Callable[..., Any]) -> Callable[..., Any]:
         taken = inspect.signature(cost).parameters
 
-        def call(*arguments, **options):
+        def call(*arguments: Any, **options: Any) -> Any:
             output = function(*arguments, **options)
             result = _first(output)
             here = kind
@@ -123,8 +127,11 @@ def _counting(work, inside):
 
         return call
 
-    tensor, saved = paddle.Tensor, []
-    operators = [(_C_ops, name, *entry) for name, entry in _OPERATORS.items() if hasattr(_C_ops, name)]
+    tensor: Any = paddle.Tensor
+    saved: list[tuple[Any, str, Any]] = []
+    operators: list[tuple[Any, str, str, Callable[..., int]]] = [
+        (_C_ops, name, *entry) for name, entry in _OPERATORS.items() if hasattr(_C_ops, name)
+    ]
     operators += [(tensor, name, *entry) for name, entry in _METHODS.items()]
     try:
         for owner, name, kind, cost in operators:
@@ -136,7 +143,7 @@ def _counting(work, inside):
             setattr(owner, name, function)
 
 
-def count_complexity(network, input_shape=(3, 224, 224)):
+def count_complexity(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 224)) -> Complexity:
     """Run ``network`` once on one image and count.
 
     Args:
@@ -147,7 +154,8 @@ def count_complexity(network, input_shape=(3, 224, 224)):
     Returns:
         :class:`Complexity`.
     """
-    work, inside = {}, []
+    work: dict[str, int] = {}
+    inside: list[int] = []
     with trial(network) as handles:
         for layer in network.sublayers(include_self=True):
             if isinstance(layer, AttentionLayer):

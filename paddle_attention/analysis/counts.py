@@ -4,31 +4,44 @@ Every function takes the operator's arguments with a shape (a tuple) in the plac
 ``out``, the shape of what it returns. Other arguments of the operator do not matter to it.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
+
+Shape = Sequence[int]
 
 
-def convolution(x, weight, *_, out):
+def convolution(x: Shape, weight: Shape, *_: Any, out: Shape) -> int:
     """Multiply-adds: each number of the output takes as many products as one filter has weights."""
     return math.prod(out) * math.prod(weight[1:])
 
 
-def transposed_convolution(x, weight, *_, out):
+def transposed_convolution(x: Shape, weight: Shape, *_: Any, out: Shape) -> int:
     """Multiply-adds: each number of the input goes into as many products as one filter has weights."""
     return math.prod(x) * math.prod(weight[1:])
 
 
-def fully_connected(x, weight, *_, out):
+def fully_connected(x: Shape, weight: Shape, *_: Any, out: Shape) -> int:
     """Multiply-adds of a weight ``[in, out]``."""
     return math.prod(out) * weight[0]
 
 
-def product(x, y, transpose_x=False, transpose_y=False, *_, out):
+def product(
+    x: Shape,
+    y: Shape,
+    transpose_x: bool = False,
+    transpose_y: bool = False,
+    *_: Any,
+    out: Shape,
+) -> int:
     """Multiply-adds of a matrix product, of any number of batch axes."""
     shared = x[-2] if transpose_x and len(x) > 1 else x[-1]
     return math.prod(out) * shared
 
 
-def einstein_sum(operands, equation, *_, out):
+def einstein_sum(operands: Sequence[Shape], equation: str, *_: Any, out: Shape) -> int:
     """Multiply-adds of all operands at once: one product less than there are operands, for every index."""
     terms = equation.replace(" ", "").partition("->")[0].split(",")
     sizes = {
@@ -39,11 +52,11 @@ def einstein_sum(operands, equation, *_, out):
     return math.prod(sizes.values()) * (len(terms) - 1)
 
 
-def read(x, *_, out):
+def read(x: Shape, *_: Any, out: Shape) -> int:
     """The numbers of the input, for pooling."""
     return math.prod(x)
 
 
-def written(*_, out):
+def written(*_: Any, out: Shape) -> int:
     """The numbers of the output, for what is done number by number."""
     return math.prod(out)

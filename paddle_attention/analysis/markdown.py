@@ -1,15 +1,20 @@
 """Tables in Markdown documents, which are written again when they are measured again."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from ..files import write_atomically
 
 
-def markdown_table(header, rows):
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table of strings and numbers."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
-def write_between_markers(path, texts):
+def write_between_markers(path: str, texts: Mapping[str, str]) -> None:
     """Put each text of ``{marker: text}`` between ``<!-- marker -->`` and ``<!-- end of marker -->`` in a document.
 
     Raises:

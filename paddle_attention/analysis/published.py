@@ -1,8 +1,15 @@
 """What papers print of their networks' parameters and FLOPs, and what to build to check it."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..networks import get_network, list_networks
+
+if TYPE_CHECKING:
+    from .complexity import Complexity
 
 _MILLION, _BILLION = 1e6, 1e9
 
@@ -37,24 +44,28 @@ class Published:
     size: int = 224
     remark: str = ""
 
-    def scaled(self, complexity):
+    def scaled(self, complexity: Complexity) -> tuple[float, float]:
         """``(millions of parameters, billions of multiply-adds)`` in the paper's units."""
         million, billion = (2**20, 2**30) if self.binary else (_MILLION, _BILLION)
         params = complexity.params + (complexity.statistics if self.statistics else 0)
         return params / million, complexity.flops(self.counting) / billion
 
-    def agrees(self, complexity):
+    def agrees(self, complexity: Complexity) -> tuple[bool, bool]:
         """``(parameters, multiply-adds)``: whether each, rounded as printed, is the printed number."""
-        pairs = zip((self.params, self.flops), self.scaled(complexity), strict=True)
-        return tuple(printed is None or rounded(value, printed) == printed for printed, value in pairs)
+        params, flops = self.scaled(complexity)
+        return _is_printed(params, self.params), _is_printed(flops, self.flops)
 
 
-def rounded(value, printed):
+def _is_printed(value: float, printed: str | None) -> bool:
+    return printed is None or rounded(value, printed) == printed
+
+
+def rounded(value: float, printed: str) -> str:
     """``value`` with as many decimals as ``printed``."""
     return f"{value:.{len(printed.partition('.')[2])}f}"
 
 
-def _net(name, **options):
+def _net(name: str, **options: Any) -> dict[str, Any]:
     """A preset, or a network of PaddleClas as it is."""
     preset = name in list_networks()
     if (get_network(name).backbone if preset else name) in ("ResNet18", "ResNet34"):
@@ -65,7 +76,7 @@ def _net(name, **options):
     return {"name": "AttentionNet", "backbone": name, "attention": [], **options}
 
 
-def _he(name, **options):
+def _he(name: str, **options: Any) -> dict[str, Any]:
     """The same with the stride of each bottleneck on its first 1x1 convolution."""
     return _net(name, stride_in_1x1=True, **options)
 
@@ -335,12 +346,12 @@ _TABLES = (
 )
 
 
-def _rows():
+def _rows() -> Iterator[Published]:
     for paper, table, counting, units, rows in _TABLES:
-        for title, arch, params, flops, *remark in rows:
+        for title, arch, params, flops, *remarks in rows:
             size = 299 if "Inception-ResNet" in title else 224
             binary, statistics = units == "binary", units == "statistics"
-            remark = remark[0] if remark else ""
+            remark = remarks[0] if remarks else ""
             yield Published(
                 paper, table, title, arch, params, flops, counting, binary, statistics, size, remark
             )

@@ -1,13 +1,16 @@
 """Whether a long run's use of memory, threads and file descriptors stays what it was."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 _GROWTH = 1.08  # of memory, from the first third to the last
 _LEAST = 30  # looks, below which nothing can be said
 
 
-def read_usage(pid):
+def read_usage(pid: int) -> tuple[int, int, int] | None:
     """``(descriptors, threads, kB of memory)`` of a process, or None."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -17,7 +20,7 @@ def read_usage(pid):
         return None
 
 
-def require_flat(marks):
+def require_flat(marks: Sequence[tuple[int, int, int]]) -> str:
     """Raise if the last third of the looks shows more of anything than the first; returns what to print."""
     if len(marks) < _LEAST:
         raise AssertionError(f"only {len(marks)} looks")

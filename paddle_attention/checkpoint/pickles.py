@@ -4,14 +4,15 @@
 arrays and plain containers and refuses everything else.
 """
 
-import contextlib
-import importlib.util
+from __future__ import annotations
+
 import io
 import math
 import pickle
 import pickletools
 import re
-import types
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import paddle
@@ -26,7 +27,7 @@ class _Placeholder:
 
     __slots__ = ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         raise UnsafeFileError("it wants to change what reads it")
 
 
@@ -35,32 +36,32 @@ class _Function(_Placeholder):
 
     __slots__ = ("call",)
 
-    def __init__(self, call):
+    def __init__(self, call: Callable[..., Any] | type) -> None:
         self.call = call
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Any:
         return self.call(*arguments)
 
 
 class _DType:
     """``numpy.dtype`` of plain numbers: what the pickle says of it, as text."""
 
-    def __init__(self, code, *_):
+    def __init__(self, code: str, *_: Any) -> None:
         found = re.fullmatch(r"[<>|=]?([fiubc](?:1|2|4|8|16))", code) if isinstance(code, str) else None
         if not found:
             raise UnsafeFileError(f"it holds an array of {code!r}")
         self.code, self.order = found[1], "<"
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         # (version, byte order, subarray, names, fields, ...)
         if not isinstance(state, tuple) or state[1] not in "<>|=" or any(x is not None for x in state[2:5]):
             raise UnsafeFileError("it holds an array of structures")
         self.order = state[1]
 
-    def read(self, data, shape=(), order="C"):
+    def read(self, data: bytes | str, shape: tuple[int, ...] = (), order: str = "C") -> np.ndarray:
         """The numbers in ``data``, exactly as many as ``shape`` says."""
         data = data.encode("latin1") if isinstance(data, str) else data  # of Python 2
-        dtype = np.dtype(self.code).newbyteorder(self.order)
+        dtype = np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
         sizes = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
         if not isinstance(data, bytes) or not sizes or math.prod(shape) * dtype.itemsize != len(data):
             raise UnsafeFileError(f"it holds an array of shape {shape} that its bytes do not fill")
@@ -72,10 +73,10 @@ class _Array:
 
     values = None
 
-    def __init__(self, *_):
+    def __init__(self, *_: Any) -> None:
         pass
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         if not isinstance(state, tuple) or len(state) not in (4, 5) or not isinstance(state[-3], _DType):
             raise UnsafeFileError("it holds an array of another form")
         shape, dtype, fortran, data = state[-4:]
@@ -84,20 +85,20 @@ class _Array:
         self.values = dtype.read(data, shape, "F" if fortran else "C")
 
 
-def _scalar(dtype, data):
+def _scalar(dtype: Any, data: Any) -> Any:
     if not isinstance(dtype, _DType):
         raise UnsafeFileError("it holds a number of another form")
     return dtype.read(data).item()
 
 
-def _value_of_data(source, variables):
+def _value_of_data(source: str, variables: dict[str, Any]) -> Any:
     """Stands for ``eval('data', {'data': array})``, which is how Paddle pickles a C++ tensor."""
     if source != "data" or not isinstance(variables, dict) or set(variables) != {"data"}:
         raise UnsafeFileError(f"it wants to evaluate {source!r}")
     return variables["data"]
 
 
-def _latin1(text, encoding="latin1", errors="strict"):
+def _latin1(text: str, encoding: str = "latin1", errors: str = "strict") -> bytes:
     """Stands for ``_codecs.encode``, by which Python 2 bytes are pickled; ``latin1`` only."""
     if encoding not in ("latin1", "latin-1"):
         raise UnsafeFileError(f"it wants to encode in {encoding!r}")
@@ -126,23 +127,23 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
 class _Unpickler(pickle.Unpickler):
     """Builds only what is in the table above."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> _Function | _Placeholder:
         if (module, name) not in _ALLOWED:
             raise UnsafeFileError(f"it wants to call {module}.{name}")
         return _ALLOWED[module, name]
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> None:
         raise UnsafeFileError("it refers to objects outside the file")
 
 
-def _check_memo(content):
+def _check_memo(content: bytes) -> None:
     """Refuse numbers of remembered objects beyond the file's size: unpickling makes a table that long."""
     for opcode, number, _ in pickletools.genops(content):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number) > len(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(number or 0) > len(content):
             raise ValueError(f"it numbers an object {number}, more than it can have")
 
 
-def load_paddle_file(path):
+def load_paddle_file(path: str) -> Any:
     """What ``paddle.save`` wrote to ``path``: tensors in plain containers.
 
     Reads pickles of all Paddle versions, also those of Python 2. Nothing in the file is run.
@@ -157,7 +158,7 @@ def load_paddle_file(path):
     return _unpickle(content, paddle.to_tensor)
 
 
-def unpickle_arrays(content):
+def unpickle_arrays(content: bytes) -> Any:
     """The plain containers and NumPy arrays in the pickle ``content``; nothing in it is run.
 
     Strings of Python 2 are read as Latin-1.
@@ -169,82 +170,7 @@ def unpickle_arrays(content):
     return _unpickle(content, lambda array: array)
 
 
-def _plain_loads(content, encoding="ASCII", **_):
-    """Stands for ``pickle.loads``; raises :class:`UnsafeFileError` for more than plain containers and arrays."""
-    try:
-        value = unpickle_arrays(bytes(content))
-    except ValueError as error:
-        raise UnsafeFileError(f"a pickled file is refused: {error}") from error
-    if encoding == "bytes" and isinstance(value, dict):
-        return {k.encode("latin1") if isinstance(k, str) else k: v for k, v in value.items()}
-    return value
-
-
-def _plain_load(file, **options):
-    """Stands for ``pickle.load``."""
-    return _plain_loads(file.read(), **options)
-
-
-class _PlainUnpickler:
-    """Stands for ``pickle.Unpickler``."""
-
-    def __init__(self, file, **options):
-        self.file, self.options = file, options
-
-    def load(self):
-        return _plain_load(self.file, **self.options)
-
-
-_READING = {"load": _plain_load, "loads": _plain_loads, "Unpickler": _PlainUnpickler}
-
-
-# Stands for the module ``pickle``: reads plain containers and arrays alone; all else is Python's own.
-PlainPickle = types.SimpleNamespace(
-    **{
-        **{name: value for name, value in vars(pickle).items() if not name.startswith("__")},
-        **_READING,
-        **{f"_{name}": value for name, value in _READING.items()},
-    }
-)
-
-
-# What of Paddle reads files by pickle; other modules pickle what they send to each other.
-_READERS = (
-    "vision.datasets.cifar",
-    "static.io",
-    "static.io_utils",
-    "static.pir_io",
-    "framework.io",
-    "framework.io_utils",
-    "jit.translated_layer",
-    "hapi.model",
-    "distributed.auto_parallel.static.dist_saver",
-)
-
-
-def _exists(name):
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def plain_pickles():
-    """Paddle's readers of files read plain containers and arrays alone, inside."""
-    names = [f"paddle.{name}" for name in _READERS]
-    modules = [importlib.import_module(name) for name in names if _exists(name)]
-    originals = [(m, m.pickle) for m in modules if getattr(m, "pickle", None) is pickle]
-    for module, _ in originals:
-        module.pickle = PlainPickle
-    try:
-        yield
-    finally:
-        for module, original in originals:
-            module.pickle = original
-
-
-def _unpickle(content, convert):
+def _unpickle(content: bytes, convert: Callable[..., Any]) -> Any:
     try:
         _check_memo(content)
         value = _Unpickler(io.BytesIO(content), encoding="latin1").load()
@@ -264,7 +190,7 @@ def _unpickle(content, convert):
         ) from error
 
 
-def _join_parts(value):
+def _join_parts(value: Any) -> Any:
     """Put together the arrays that Paddle cut into parts of 1 GB under pickle protocol 2 and 3."""
     if not isinstance(value, dict) or "UnpackBigParamInfor@@" not in value:
         return value
@@ -275,7 +201,7 @@ def _join_parts(value):
     return value
 
 
-def _convert(value, done, convert):
+def _convert(value: Any, done: dict[Any, Any], convert: Callable[..., Any]) -> Any:
     """Arrays by ``convert``, through all containers; shared ones once."""
     if id(value) in done:
         return done[id(value)][1]

@@ -1,6 +1,10 @@
 """Files in the safetensors format: a header in JSON, then numbers."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import paddle
@@ -20,7 +24,7 @@ _TYPES = {
 }
 
 
-def read_safetensors(path):
+def read_safetensors(path: str) -> dict[str, np.ndarray]:
     """The arrays in a ``.safetensors`` file by name; bfloat16 widened to float32.
 
     Raises:
@@ -41,7 +45,7 @@ def read_safetensors(path):
     return {name: _array(name, found[name]) for name in header if name in found}
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -49,7 +53,7 @@ def _unique(pairs):
     return dict(pairs)
 
 
-def _array(name, entry):
+def _array(name: str, entry: dict[str, Any]) -> np.ndarray:
     if entry["dtype"] not in _TYPES:
         raise ValueError(f"{name} is of type {entry['dtype']}; known are {', '.join(_TYPES)}")
     array = np.frombuffer(entry["data"], dtype=_TYPES[entry["dtype"]])
@@ -58,7 +62,7 @@ def _array(name, entry):
     return array.reshape(entry["shape"])
 
 
-def safetensors_bytes(state):
+def safetensors_bytes(state: Mapping[str, Any]) -> list[bytes]:
     """Named tensors or arrays as the content of a ``.safetensors`` file, in pieces; bfloat16 is kept.
 
     Raises:

@@ -7,6 +7,11 @@ a function of the array. Where the names depend on the layer's options, a method
 ``torch_keys()`` returns the tables. ``TORCH_COPIES`` names second copies of a part.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import paddle
 from paddle import nn
@@ -17,7 +22,9 @@ from .weights import set_weights, some
 _STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}
 
 
-def load_torch_weights(layer_or_model, source, dialect=None):
+def load_torch_weights(
+    layer_or_model: nn.Layer, source: Mapping[str, Any] | str, dialect: str | None = None
+) -> nn.Layer:
     """Load PyTorch weights under the authors' names into a layer or a whole model.
 
     Linear weights are transposed, fully connected layers become 1x1 convolutions,
@@ -47,12 +54,8 @@ def load_torch_weights(layer_or_model, source, dialect=None):
     known = _dialects(layer_or_model)
     if dialect is not None and dialect not in known:
         raise ValueError(f"dialect must be one of {known}, but got {dialect!r}")
-    best = None
-    for candidate in [dialect] if dialect else known:
-        state, problems = _translate(layer_or_model, arrays, candidate)
-        if best is None or len(problems) < len(best[1]):
-            best = (state, problems, candidate)
-    state, problems, candidate = best
+    found = [(*_translate(layer_or_model, arrays, d), d) for d in ([dialect] if dialect else known)]
+    state, problems, candidate = min(found, key=lambda item: len(item[1]))  # the first of the best
     if problems:
         whose = "the authors'" if candidate == "authors" else f"{candidate}'s"
         raise ValueError(
@@ -62,16 +65,16 @@ def load_torch_weights(layer_or_model, source, dialect=None):
     return layer_or_model
 
 
-def _tables(layer):
+def _tables(layer: nn.Layer) -> dict[str, Any]:
     return layer.torch_keys() if hasattr(layer, "torch_keys") else getattr(layer, "TORCH_KEYS", {})
 
 
-def _dialects(model):
+def _dialects(model: nn.Layer) -> list[str]:
     found = {d for layer in model.sublayers(include_self=True) for d in _tables(layer)}
     return sorted({"authors", *found})
 
 
-def _theirs(model, key, dialect):
+def _theirs(model: nn.Layer, key: str, dialect: str) -> tuple[str, Callable[..., Any] | None, nn.Layer]:
     """``(their name, function or None, the layer that holds it)`` of our ``key``."""
     layer, rest, name, change = model, key.split("."), [], None
     while True:
@@ -95,7 +98,7 @@ def _theirs(model, key, dialect):
             )
 
 
-def _copies(model, dialect):
+def _copies(model: nn.Layer, dialect: str) -> Iterator[tuple[str, str]]:
     """``(their prefix of a second copy, their prefix of the first)``."""
     for path, layer in [("", model), *model.named_sublayers()]:
         for copy, first in getattr(layer, "TORCH_COPIES", {}).items():
@@ -104,7 +107,9 @@ def _copies(model, dialect):
             yield their[: len(their) - len(first)] + copy + ".", their + "."
 
 
-def _translate(model, arrays, dialect):
+def _translate(
+    model: nn.Layer, arrays: dict[str, np.ndarray], dialect: str
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """The state_dict in our names and shapes, and what is wrong with it."""
     state, problems, used = {}, [], set()
     for key, value in model.state_dict().items():
@@ -136,7 +141,7 @@ def _translate(model, arrays, dialect):
     return state, problems + [f"{k} is left over" for k in left]
 
 
-def _without_last_ones(shape, least=0):
+def _without_last_ones(shape: Sequence[int], least: int = 0) -> list[int]:
     """``[o, i, 1, 1]`` and ``[o, i]`` hold the same numbers in the same order."""
     shape = list(shape)
     while len(shape) > least and shape[-1] == 1:
@@ -144,22 +149,20 @@ def _without_last_ones(shape, least=0):
     return shape
 
 
-def _read(source, model):
+def _read(source: Mapping[str, Any] | str, model: nn.Layer) -> tuple[str, dict[str, np.ndarray]]:
     """The name of the source for messages, and its arrays."""
-    if isinstance(source, str):
-        name, source = source, _read_file(source)
-    else:
-        name = "the given dict"
-    if not isinstance(source, dict):
-        raise ValueError(f"{name} is not a dict of arrays but {type(source).__name__}")
+    name = source if isinstance(source, str) else "the given dict"
+    given: Any = _read_file(source) if isinstance(source, str) else source
+    if not isinstance(given, dict):
+        raise ValueError(f"{name} is not a dict of arrays but {type(given).__name__}")
     for wrapper in ("state_dict", "model"):
-        if isinstance(source.get(wrapper), dict):
-            source = source[wrapper]
+        if isinstance(given.get(wrapper), dict):
+            given = given[wrapper]
     own = all(k.startswith("module.") for k in model.state_dict())
-    if source and not own and all(isinstance(k, str) and k.startswith("module.") for k in source):
-        source = {k[len("module.") :]: v for k, v in source.items()}
+    if given and not own and all(isinstance(k, str) and k.startswith("module.") for k in given):
+        given = {k[len("module.") :]: v for k, v in given.items()}
     arrays = {}
-    for key, value in source.items():
+    for key, value in given.items():
         if not isinstance(key, str):
             raise ValueError(f"{name}: the names must be strings, but got {key!r}")
         if hasattr(value, "detach"):  # a tensor
@@ -173,7 +176,7 @@ def _read(source, model):
     return name, arrays
 
 
-def _read_file(path):
+def _read_file(path: str) -> dict[str, Any]:
     with open(path, "rb"):
         pass  # raises FileNotFoundError, which names it
     if path.endswith(".safetensors"):

@@ -1,10 +1,16 @@
 """Read and write checkpoints, strictly: what does not fit is an error, not a warning."""
 
+from __future__ import annotations
+
 import logging
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
+import numpy as np
 import paddle
+from paddle import Tensor, nn
 
 from .. import files
 from ..insertion import attention_prefixes, replacing_classes
@@ -31,7 +37,7 @@ class LoadReport:
     skipped_classifier: tuple = ()
     replaced: tuple = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         text = f"{self.loaded} tensors loaded"
         if self.skipped_attention:
             text += f", {len(self.skipped_attention)} of the attention layers kept as initialised"
@@ -42,7 +48,9 @@ class LoadReport:
         return text
 
 
-def load_weights(network, path, skip_attention=False, skip_classifier=False):
+def load_weights(
+    network: nn.Layer, path: str, skip_attention: bool = False, skip_classifier: bool = False
+) -> LoadReport:
     """Load a ``.pdparams`` or ``.safetensors`` file into ``network``; it must fit.
 
     Nothing in the file is run.
@@ -67,7 +75,7 @@ def load_weights(network, path, skip_attention=False, skip_classifier=False):
     return set_weights(network, read_state_dict(path), path, skip_attention, skip_classifier)
 
 
-def load_checkpoint(network, path, **options):
+def load_checkpoint(network: nn.Layer, path: str, **options: bool) -> LoadReport:
     """:func:`load_weights`, after a look at the checksum where there is one."""
     prefix = path.removesuffix(".pdparams")
     if not path.endswith(".safetensors"):
@@ -79,7 +87,7 @@ def load_checkpoint(network, path, **options):
     return load_weights(network, path, **options)
 
 
-def read_state_dict(path):
+def read_state_dict(path: str) -> dict[str, Tensor]:
     """The dict of tensors in ``path`` (``.pdparams`` is added if it is missing)."""
     if not path.endswith((".pdparams", ".pdema", ".safetensors")):
         path += ".pdparams"
@@ -89,7 +97,7 @@ def read_state_dict(path):
     return state
 
 
-def read_file(path):
+def read_file(path: str) -> dict[str, Tensor] | list[dict[str, Tensor]]:
     """What is in a file of ``paddle.save`` or a ``.safetensors`` file, with errors that name it.
 
     Raises:
@@ -115,7 +123,13 @@ def read_file(path):
         raise ValueError(f"{path} cannot be read as a Paddle file ({error}); is it whole?") from error
 
 
-def set_weights(network, state, source, skip_attention=False, skip_classifier=False):
+def set_weights(
+    network: nn.Layer,
+    state: dict[str, Any],
+    source: str,
+    skip_attention: bool = False,
+    skip_classifier: bool = False,
+) -> LoadReport:
     """Like :func:`load_weights`, for a dict; ``source`` names it in messages."""
     own = network.state_dict(use_hook=False)  # O2 shows float32 copies
     for key, value in state.items():
@@ -155,33 +169,33 @@ def set_weights(network, state, source, skip_attention=False, skip_classifier=Fa
     return LoadReport(len(fitting), tuple(attention), tuple(classifier), tuple(replaced))
 
 
-def own_parts(network):
+def own_parts(network: nn.Layer) -> tuple[str, ...]:
     """Prefixes of the state_dict keys of all that is not the backbone: attention and the last layer."""
     return (*attention_prefixes(network), f"{_last_layer(network.state_dict())}.")
 
 
-def _last_layer(state):
+def _last_layer(state: dict[str, Any]) -> str:
     """Name of the layer that has the last keys: the classifier, if the network has one."""
     return next(reversed(state), "").rpartition(".")[0]
 
 
-def _replacing(network):
+def _replacing(network: nn.Layer) -> tuple[str, ...]:
     """Prefixes of the keys of layers that have replaced a convolution."""
     classes = replacing_classes()
     return tuple(f"{name}." for name, layer in network.named_sublayers() if isinstance(layer, classes))
 
 
-def _as_dtype(value, dtype):
+def _as_dtype(value: Tensor | np.ndarray, dtype: Any) -> Tensor:
     """Half-precision checkpoints load into float32 networks, and the reverse."""
     return paddle.to_tensor(value).astype(dtype)
 
 
-def some(items, limit=3):
+def some(items: Sequence[Any], limit: int = 3) -> str:
     rest = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def save_weights(state, path):
+def save_weights(state: Mapping[str, Any], path: str) -> None:
     """Write a state_dict as ``.pdparams`` or ``.safetensors``, by the ending, in one step.
 
     Raises:
@@ -196,17 +210,22 @@ def save_weights(state, path):
         raise ValueError(f"{path}: the name must end in .pdparams or .safetensors")
 
 
-def save_file(value, path):
+def save_file(value: Any, path: str) -> None:
     """``paddle.save`` that replaces ``path`` in one step: it is never half written."""
 
-    def write(file):
+    def write(file: BinaryIO) -> None:
         # paddle.save opens by name; it is the same file, which nobody else can write meanwhile.
         paddle.save(value, file.name)
 
     files.write_atomically(path, write)
 
 
-def save_set(prefix, values, facts=None, kept="what was there before is unchanged"):
+def save_set(
+    prefix: str,
+    values: dict[str, Any],
+    facts: dict[str, Any] | None = None,
+    kept: str = "what was there before is unchanged",
+) -> None:
     """``paddle.save`` of files that belong together; all become ``prefix`` in one instant.
 
     Args:

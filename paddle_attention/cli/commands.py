@@ -1,14 +1,21 @@
 """The commands: ``do_<command>(options)``."""
 
+from __future__ import annotations
+
+import argparse
 import logging
 import os
+from typing import TYPE_CHECKING
 
 from .. import ppcls
+
+if TYPE_CHECKING:
+    from ..config.reading import Config
 
 logger = logging.getLogger("ppcls")
 
 
-def do_train(options):
+def do_train(options: argparse.Namespace) -> None:
     """Train; the checkpoints are in ``Global.output_dir``."""
     if options.freeze_backbone is not None:
         options.override.append(f"Global.freeze_backbone_epochs={options.freeze_backbone}")
@@ -22,7 +29,7 @@ def do_train(options):
     on_step, profile = None, options.profiler_options or config.get("profiler_options")
     if profile:
 
-        def on_step():
+        def on_step() -> None:
             ppcls.profiler_step(profile)
 
     engine = Engine(config, ppcls.build_network, "train", on_step)
@@ -31,7 +38,7 @@ def do_train(options):
     logger.info(f"checkpoints: {os.path.abspath(engine.output_dir)}")
 
 
-def do_eval(options):
+def do_eval(options: argparse.Namespace) -> None:
     """Evaluate ``Global.pretrained_model``."""
     if not _run_in_source_tree(options, "eval.py"):
         from ..engine import Engine
@@ -39,7 +46,7 @@ def do_eval(options):
         Engine(_load(options, "eval"), ppcls.build_network, "eval").evaluate()
 
 
-def do_infer(options):
+def do_infer(options: argparse.Namespace) -> None:
     """Classify ``Infer.infer_imgs`` with ``Global.pretrained_model``."""
     if not _run_in_source_tree(options, "infer.py"):
         from ..engine import Engine
@@ -47,7 +54,7 @@ def do_infer(options):
         Engine(_load(options, "infer"), ppcls.build_network, "infer").infer()
 
 
-def do_export_model(options):
+def do_export_model(options: argparse.Namespace) -> None:
     """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
     from ..checkpoint import load_checkpoint
     from ..config import ConfigError, check_config, move_class_num
@@ -69,7 +76,7 @@ def do_export_model(options):
     logger.info(f"Export succeeded! The inference model is in {os.path.abspath(directory)}")
 
 
-def do_predict(options):
+def do_predict(options: argparse.Namespace) -> None:
     """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
     from ..config import check_config
     from ..deploy import InferencePredictor
@@ -94,7 +101,7 @@ def do_predict(options):
             print(f"{result['file_name']}: {', '.join(classes)}")
 
 
-def do_convert_torch_weights(options):
+def do_convert_torch_weights(options: argparse.Namespace) -> None:
     """Write the weights of ``source`` as ``target``."""
     import yaml
 
@@ -129,7 +136,7 @@ def do_convert_torch_weights(options):
     print(f"{len(target.state_dict())} tensors written to {os.path.abspath(options.target)}")
 
 
-def do_convert_weights(options):
+def do_convert_weights(options: argparse.Namespace) -> None:
     """Write Paddle's weights ``source`` as ``target``: .pdparams to .safetensors or back."""
     from ..checkpoint import read_state_dict, save_weights
 
@@ -138,14 +145,14 @@ def do_convert_weights(options):
     print(f"{len(state)} tensors written to {os.path.abspath(options.target)}")
 
 
-def do_new(options):
+def do_new(options: argparse.Namespace) -> None:
     """Write the two files of a new mechanism."""
     from .new import write_skeletons
 
     print(write_skeletons(options.name))
 
 
-def do_list(options):
+def do_list(options: argparse.Namespace) -> None:
     """Print the registered mechanisms and the networks."""
     from ..networks import list_networks
     from ..registry import list_attentions
@@ -161,24 +168,24 @@ def do_list(options):
     print("\nnetworks: AttentionNet, " + ", ".join(list_networks()))
 
 
-def do_run(options):
+def do_run(options: argparse.Namespace) -> None:
     """Run a PaddleClas script."""
     ppcls.run_script(options.script, options.arguments)
 
 
-def do_install(options):
+def do_install(options: argparse.Namespace) -> None:
     """Add the networks to a checkout."""
     done = ppcls.install(options.directory)
     print(f"{options.directory}: {'installed' if done else 'was installed already'}")
 
 
-def do_uninstall(options):
+def do_uninstall(options: argparse.Namespace) -> None:
     """Take the networks out of a checkout."""
     done = ppcls.uninstall(options.directory)
     print(f"{options.directory}: {'uninstalled' if done else 'was not installed'}")
 
 
-def do_digits(options):
+def do_digits(options: argparse.Namespace) -> None:
     """Write the digits data set."""
     from .digits import write_digits
 
@@ -186,7 +193,7 @@ def do_digits(options):
     print(f"{os.path.abspath(options.directory)}: {counts[0]} training and {counts[1]} test images")
 
 
-def _load(options, mode):
+def _load(options: argparse.Namespace, mode: str) -> Config:
     """Read the YAML and start the log file."""
     ppcls.find_paddleclas(options.paddleclas)
     config = options.read = ppcls.load_config(options.config, options.override)
@@ -198,7 +205,7 @@ def _load(options, mode):
     return config
 
 
-def _run_in_source_tree(options, script):
+def _run_in_source_tree(options: argparse.Namespace, script: str) -> bool:
     """Hand over to PaddleClas' own tool where a source tree was given."""
     if options.paddleclas is None:
         return False

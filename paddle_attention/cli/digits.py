@@ -1,5 +1,7 @@
 """scikit-learn's 1,797 real handwritten digits as image files with PaddleClas lists."""
 
+from __future__ import annotations
+
 import os
 
 import numpy as np
@@ -7,7 +9,7 @@ import numpy as np
 _TEST_EVERY = 5
 
 
-def write_digits(directory):
+def write_digits(directory: str) -> tuple[int, int]:
     """Write ``<class>/<number>.bmp`` and ``train_list.txt``, ``test_list.txt``, ``label_list.txt``.
 
     Every fifth image of each class is held out for testing. The images are the
@@ -25,7 +27,7 @@ def write_digits(directory):
 
     data = load_digits()
     pixels = np.round(data.images * (255.0 / 16.0)).astype("uint8")
-    lists = {"train": [], "test": []}
+    lists: dict[str, list[str]] = {"train": [], "test": []}
     seen = [0] * 10
     for number, (image, label) in enumerate(zip(pixels, data.target, strict=True)):
         name = f"{label}/{number:04d}.bmp"
@@ -42,6 +44,6 @@ def write_digits(directory):
     return len(lists["train"]), len(lists["test"])
 
 
-def _write(path, lines):
+def _write(path: str, lines: list[str]) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.writelines(lines)

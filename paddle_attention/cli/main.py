@@ -1,5 +1,7 @@
 """Parse the command line, set the threads, run the command."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import logging
@@ -9,9 +11,15 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from ..interrupt import Interrupted
 from .streams import lost_lines_are_errors, outlive_readers, steady_streams
+
+if TYPE_CHECKING:
+    from ..config.reading import Config
 
 _CONFIG_COMMANDS = {
     "train": "train a network from a YAML",
@@ -22,7 +30,7 @@ _CONFIG_COMMANDS = {
 }
 
 
-def main(command=None, arguments=None):
+def main(command: str | None = None, arguments: list[str] | None = None) -> int:
     """Run ``command`` (default: the first argument) and return the exit status.
 
     A mistake of the user's ends in one line on stderr and status 2, a signal in 128 more than its number.
@@ -32,7 +40,7 @@ def main(command=None, arguments=None):
         return _run(command, arguments)
 
 
-def _run(command, arguments):
+def _run(command: str | None, arguments: list[str]) -> int:
     options = _parser(command).parse_args([command, *arguments] if command else arguments)
     set_threads(getattr(options, "threads", None))
     warnings.filterwarnings("ignore", message="No ccache found")
@@ -61,7 +69,7 @@ def _run(command, arguments):
     return 0
 
 
-def _say(line, status):
+def _say(line: str, status: int) -> int:
     for handler in logging.getLogger("ppcls").handlers:
         if isinstance(handler, logging.FileHandler):  # the file of a run has its last line, too
             with contextlib.suppress(OSError):
@@ -74,11 +82,11 @@ def _say(line, status):
 
 
 @contextlib.contextmanager
-def _interrupt_as_such():
+def _interrupt_as_such() -> Iterator[None]:
     """Ctrl-C while Paddle is imported, which makes an ImportError of it."""
     came = []
 
-    def note(number, frame):
+    def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
@@ -96,7 +104,7 @@ def _interrupt_as_such():
         signal.signal(signal.SIGINT, before)
 
 
-def _one_line(error, source):
+def _one_line(error: Exception, source: Config | None) -> str:
     """The message, and where in the YAML the key stands with which it begins."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
@@ -105,7 +113,7 @@ def _one_line(error, source):
     return f"{text} ({place})" if place else text
 
 
-def set_threads(threads=None):
+def set_threads(threads: int | None = None) -> None:
     """Choose the number of CPU threads; only works before Paddle is imported.
 
     Paddle takes ``OMP_NUM_THREADS`` and sets it to 1 itself if it is not set.
@@ -119,19 +127,19 @@ def set_threads(threads=None):
         os.environ["OMP_NUM_THREADS"] = str(max(1, (available or 1) // processes))
 
 
-def _positive(text):
+def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
     return int(text)
 
 
-def _profiler_options(text):
+def _profiler_options(text: str) -> str:
     if not re.fullmatch(r"[^=;]+=[^=;]*(;[^=;]+=[^=;]*)*", text):
         raise argparse.ArgumentTypeError(f"must be key1=value1;key2=value2, but got {text!r}")
     return text
 
 
-def _parser(command):
+def _parser(command: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=None if command else "python -m paddle_attention",
         description="Attention mechanisms for PaddlePaddle and PaddleClas.",
@@ -180,7 +188,7 @@ def _parser(command):
     return parser
 
 
-def _convert_options(parser):
+def _convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help=".pth, .pt, .bin or .safetensors")
     parser.add_argument("target", help="the .pdparams file to write")
     what = parser.add_mutually_exclusive_group(required=True)
@@ -198,7 +206,7 @@ def _convert_options(parser):
     parser.add_argument("--dialect", help="'authors' or 'timm' (default: whose names fit)")
 
 
-def _config_options(parser, training):
+def _config_options(parser: argparse.ArgumentParser, training: bool) -> None:
     parser.add_argument("-c", "--config", required=True, help="the YAML")
     parser.add_argument(
         "-o",

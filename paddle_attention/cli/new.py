@@ -1,5 +1,7 @@
 """``python -m paddle_attention new NAME``: the two files of a mechanism, to be filled in."""
 
+from __future__ import annotations
+
 import keyword
 import re
 from datetime import date
@@ -109,12 +111,12 @@ Fill in what says TODO, then:
 It is {name} in YAML and in Python already: attention: {{name: {name}}}"""
 
 
-def file_name(name):
+def file_name(name: str) -> str:
     """``'CoordAttention'`` to ``'coord_attention'``, the file of a mechanism."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def write_skeletons(name, root=None):
+def write_skeletons(name: str, root: Path | None = None) -> str:
     """Write the file of a mechanism and the file of its tests.
 
     Args:

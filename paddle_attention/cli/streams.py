@@ -1,46 +1,50 @@
 """Standard output and error that may be closed, full, or read by nobody any more."""
 
+from __future__ import annotations
+
 import contextlib
 import io
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from typing import TextIO
 
 
 class _Lossy(io.TextIOBase):
     """A text stream that drops what cannot be written."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.stream = stream
 
-    def write(self, text):
+    def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):  # the latter: it is closed
             self.stream.write(text)
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             self.stream.flush()
 
-    def isatty(self):
+    def isatty(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
             return self.stream.isatty()
         return False
 
-    def fileno(self):
+    def fileno(self) -> int:
         return self.stream.fileno()
 
     @property
-    def encoding(self):
+    def encoding(self) -> str:  # type: ignore[override]
         return self.stream.encoding
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
 
 @contextlib.contextmanager
-def steady_streams():
+def steady_streams() -> Iterator[None]:
     """Streams that were closed before the start (``2>&-``) are ``os.devnull``; the given ones come back at the end."""
     before = sys.stdout, sys.stderr
     with contextlib.ExitStack() as closing:
@@ -52,21 +56,21 @@ def steady_streams():
             yield
         finally:
             sys.stdout, sys.stderr = before
-            logging.Handler.handleError = handle
+            logging.Handler.handleError = handle  # type: ignore[method-assign]
 
 
-def outlive_readers():
+def outlive_readers() -> None:
     """From here to the end of :func:`steady_streams`, output that nobody takes is dropped, and never an error."""
     sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)
 
 
-def lost_lines_are_errors():
+def lost_lines_are_errors() -> None:
     """Until the end of :func:`steady_streams` a log line that cannot be written raises, as ``print`` does."""
 
-    def raise_again(handler, record):
+    def raise_again(handler: logging.Handler, record: logging.LogRecord) -> None:
         if isinstance(error := sys.exc_info()[1], OSError):
             raise error
         usual(handler, record)
 
     usual = logging.Handler.handleError
-    logging.Handler.handleError = raise_again
+    logging.Handler.handleError = raise_again  # type: ignore[method-assign,assignment]

@@ -1,12 +1,22 @@
 """Build what a YAML names, with every mistake reported under its key path."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..naming import did_you_mean
 from .errors import ConfigError, unsupported
 
 
-def build_by_name(path, table, name, arguments, **extra):
+def build_by_name(
+    path: str,
+    table: Mapping[str, Callable[..., Any]],
+    name: str,
+    arguments: dict[str, Any] | None,
+    **extra: Any,
+) -> Any:
     """``table[name](**arguments, **extra)`` with every mistake reported under ``path``.
 
     Args:
@@ -44,7 +54,7 @@ def build_by_name(path, table, name, arguments, **extra):
         raise ConfigError(f"{path}.{name}: {error or 'these arguments do not go together'}") from error
 
 
-def single_item(path, item):
+def single_item(path: str, item: Any) -> tuple[str, dict[str, Any] | None]:
     """``(name, arguments)`` of a YAML list item such as ``- CELoss: {weight: 1.0}``."""
     if isinstance(item, str):
         return item, None

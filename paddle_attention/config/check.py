@@ -1,9 +1,12 @@
 """Check a configuration against its schema, with messages that say what to do."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import math
 import reprlib
+from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
@@ -11,6 +14,9 @@ from jsonschema.validators import extend
 from ..naming import did_you_mean
 from .errors import ConfigError, unsupported
 from .schema import SCHEMA
+
+if TYPE_CHECKING:
+    pass
 
 _LOGGER = logging.getLogger("ppcls")
 _REQUIRED = {
@@ -25,17 +31,17 @@ _REQUIRED = {
 _LARGEST = 2**63 - 1  # integer of Paddle's
 
 
-def _is_number(checker, value):
+def _is_number(checker: Any, value: Any) -> bool:
     if isinstance(value, int):
         return _is_integer(checker, value)
     return isinstance(value, float) and math.isfinite(value)
 
 
-def _is_integer(checker, value):
+def _is_integer(checker: Any, value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, int) and -_LARGEST <= value <= _LARGEST
 
 
-def _is_array(checker, value):
+def _is_array(checker: Any, value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
@@ -56,7 +62,7 @@ _LIMITS = {
 }
 
 
-def check_config(config, mode, whole=True):
+def check_config(config: dict[str, Any], mode: str, whole: bool = True) -> None:
     """Raise :class:`ConfigError` for the first key or value that cannot be honoured.
 
     Args:
@@ -68,7 +74,7 @@ def check_config(config, mode, whole=True):
         if whole or error.validator not in ("additionalProperties", "enum"):
             raise _explain(error)
     for path in _REQUIRED[mode]:
-        node = config
+        node: Any = config
         for key in path.split("."):
             node = node.get(key) if isinstance(node, dict) else None
         if node is None:
@@ -82,7 +88,7 @@ def check_config(config, mode, whole=True):
         )
 
 
-def _explain(error):
+def _explain(error: Any) -> ConfigError:
     """A :class:`ConfigError` for an error of the validator."""
     path = ".".join(map(str, error.absolute_path))
     value = reprlib.Repr()
@@ -102,7 +108,7 @@ def _explain(error):
     return ConfigError(f"{path or 'the config'}: must be {title}, but got {got}")
 
 
-def move_class_num(config):
+def move_class_num(config: dict[str, Any]) -> None:
     """``Global.class_num`` is PaddleClas' old place for ``Arch.class_num``: move it there."""
     settings, arch = config.get("Global") or {}, config["Arch"]
     if "class_num" in settings:
@@ -112,7 +118,7 @@ def move_class_num(config):
             arch["class_num"] = settings["class_num"]
 
 
-def section_hashes(config):
+def section_hashes(config: dict[str, Any]) -> dict[str, str]:
     """A short checksum of every section of a configuration, to tell which have changed."""
     return {
         str(key): hashlib.sha256(repr(value).encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -1,8 +1,12 @@
 """Read a YAML with its ``-o`` overrides, strictly, and remember on which line everything stands."""
 
+from __future__ import annotations
+
 import ast
 import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import yaml
 
@@ -38,11 +42,11 @@ class Config(dict):
         overridden (dict): key paths to the ``-o`` options that set them.
     """
 
-    path: "str | None" = None
-    lines: "dict[str, int]" = {}
-    overridden: "dict[str, str]" = {}
+    path: str | None = None
+    lines: dict[str, int] = {}
+    overridden: dict[str, str] = {}
 
-    def locate(self, message):
+    def locate(self, message: str) -> str:
         """Where the key that begins ``message`` stands: ``'a.yaml:7'``, ``"-o 'x=1'"`` or ``''``."""
         found = re.match(r"[\w.]+", message)
         keys = found[0].rstrip(".").split(".") if found else []
@@ -56,7 +60,7 @@ class Config(dict):
         return ""
 
 
-def read_config(path, overrides=()):
+def read_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """The YAML at ``path`` with ``overrides`` such as ``'Global.epochs=3'`` applied.
 
     As in PaddleClas, a value that is a Python literal in quotes is that literal. The
@@ -80,7 +84,7 @@ def read_config(path, overrides=()):
         content = file.read(_LARGEST_FILE + 1)
     if len(content) > _LARGEST_FILE:
         raise ConfigError(f"{path} has more than {_LARGEST_FILE} bytes; it is no configuration")
-    lines = {}
+    lines: dict[str, int] = {}
     value = _load(_decode(content, path), path, lines)
     if not isinstance(value, dict):
         raise ConfigError(f"{path} must hold sections such as Global and Arch, but got {short(value)}")
@@ -93,7 +97,7 @@ def read_config(path, overrides=()):
     return config
 
 
-def _decode(content, path):
+def _decode(content: bytes, path: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -104,7 +108,7 @@ def _decode(content, path):
 class _Loader(yaml.SafeLoader):
     """Impossible dates and numbers are errors with a line."""
 
-    def construct_object(self, node, deep=False):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
         except (ValueError, OverflowError, TypeError) as error:
@@ -114,7 +118,7 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
 
-def _load(text, path, lines):
+def _load(text: str, path: str, lines: dict[str, int]) -> Any:
     """The value of a YAML text; ``lines`` gets the line of every key path."""
     try:
         loader = _Loader(text)
@@ -135,7 +139,13 @@ def _load(text, path, lines):
         raise ConfigError(f"{path} is not a YAML file: {error}") from error
 
 
-def _walk(node, keys, lines, path, above):
+def _walk(
+    node: Any,
+    keys: tuple[str, ...],
+    lines: dict[str, int],
+    path: str,
+    above: dict[int, bool],
+) -> None:
     """Note the lines below ``node``; refuse keys that come twice and nodes that hold themselves."""
     line = node.start_mark.line + 1
     if above.get(id(node)):
@@ -144,7 +154,7 @@ def _walk(node, keys, lines, path, above):
         )
     above[id(node)] = True
     if isinstance(node, yaml.MappingNode):
-        seen = {}
+        seen: dict[str, int] = {}
         for key, value in node.value:
             name, at = str(key.value), key.start_mark.line + 1
             if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
@@ -167,14 +177,14 @@ def _walk(node, keys, lines, path, above):
     above[id(node)] = False
 
 
-def _without_aliases(value):
+def _without_aliases(value: Any) -> Any:
     """A copy in which an alias is a value of its own, that a literal or an override changes alone."""
     if isinstance(value, dict):
         return {k: _without_aliases(v) for k, v in value.items()}
     return [_without_aliases(v) for v in value] if isinstance(value, list) else value
 
 
-def _read_literals(section):
+def _read_literals(section: Any) -> None:
     """Turn strings that are Python literals into them, in dicts and not in lists, as PaddleClas does."""
     for key, value in section.items():
         if isinstance(value, str):
@@ -183,7 +193,7 @@ def _read_literals(section):
             _read_literals(value)
 
 
-def _literal(text, otherwise):
+def _literal(text: str, otherwise: Any) -> Any:
     if len(text) > _LONGEST_LITERAL:
         return otherwise
     try:
@@ -192,7 +202,7 @@ def _literal(text, otherwise):
         return otherwise
 
 
-def parse_value(text, what="the value"):
+def parse_value(text: str, what: str = "the value") -> Any:
     """The value of an override: a Python literal such as ``None``, else YAML; nothing is evaluated.
 
     Raises:
@@ -202,7 +212,7 @@ def parse_value(text, what="the value"):
     return _load(text, what, {}) if value is _load else value
 
 
-def apply_override(config, option):
+def apply_override(config: Config, option: str) -> None:
     """Set one value of ``config`` as ``'key.subkey=value'`` says; new keys of a dict are made.
 
     Raises:
@@ -212,21 +222,21 @@ def apply_override(config, option):
     if not separator or not path:
         raise ConfigError(f"-o {option!r}: an override is written key.subkey=value")
     *above, last = path.split(".")
-    node = config
-    for i, key in enumerate(above):
-        key = _key_of(node, key, above[:i], option)
+    node: Any = config
+    for i, name in enumerate(above):
+        key = _key_of(node, name, above[:i], option)
         if isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
         node = node[key]
-    last = _key_of(node, last, above, option)
+    key = _key_of(node, last, above, option)
     value = parse_value(text, f"-o {option!r}")
     _check_size(value, f"-o {option!r}")
-    node[last] = value
+    node[key] = value
     if isinstance(config, Config):
         config.overridden[path] = option
 
 
-def _key_of(node, key, above, option):
+def _key_of(node: Any, key: str, above: list[str], option: str) -> str | int:
     """``key`` as an index of ``node``, which stands at ``above``."""
     here = ".".join(above)
     if isinstance(node, list):
@@ -243,11 +253,11 @@ def _key_of(node, key, above, option):
     return key
 
 
-def _check_size(value, what):
+def _check_size(value: Any, what: str) -> None:
     """Refuse what is small in the file and huge in memory, because aliases repeat aliases."""
     sizes = {}
 
-    def size(node):
+    def size(node: Any) -> int:
         if not isinstance(node, (dict, list, tuple, set)):
             return 1
         if id(node) not in sizes:

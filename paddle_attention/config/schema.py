@@ -6,6 +6,10 @@ values, and all keys of the sections that have fixed ones. ``title`` is what an
 error says the value must be.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 # Only the embedded engine knows these; PaddleClas' own would ignore them.
 OWN_KEYS = (
     "freeze_backbone_epochs",
@@ -17,28 +21,31 @@ OWN_KEYS = (
 )
 
 
-def _or_null(kind, title, **limits):
+Schema = dict[str, Any]
+
+
+def _or_null(kind: str, title: str, **limits: Any) -> Schema:
     return {"type": [kind, "null"], "title": title, **limits}
 
 
-def _integer(minimum=None, maximum=None):
+def _integer(minimum: int | None = None, maximum: int | None = None) -> Schema:
     limits = {"minimum": minimum, "maximum": maximum}
     return _or_null("integer", "an integer", **{k: v for k, v in limits.items() if v is not None})
 
 
-def _number(**limits):
+def _number(**limits: Any) -> Schema:
     return _or_null("number", "a number", **limits)
 
 
-def _only(*values):
+def _only(*values: Any) -> Schema:
     return {"enum": list(values)}
 
 
-def _pair(item, title):
+def _pair(item: Schema, title: str) -> Schema:
     return {"type": ["array", "null"], "title": title, "items": item, "minItems": 2, "maxItems": 2}
 
 
-def _section(**properties):
+def _section(**properties: Schema) -> Schema:
     return {
         "type": ["object", "null"],
         "title": "a dict",
@@ -47,12 +54,12 @@ def _section(**properties):
     }
 
 
-def _arguments(**properties):
+def _arguments(**properties: Schema) -> Schema:
     """A dict whose names are checked when it is built."""
     return {"type": ["object", "null"], "title": "a dict of arguments", "properties": properties}
 
 
-def _named(title, **tables):
+def _named(title: str, **tables: Schema) -> Schema:
     """A list of names, or of dicts of one name and its arguments."""
     return {
         "type": ["array", "null"],

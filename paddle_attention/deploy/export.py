@@ -1,12 +1,16 @@
 """Export a network for Paddle Inference and prove that it computes the same."""
 
+from __future__ import annotations
+
 import copy
 import os
 import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from .. import files
@@ -22,12 +26,12 @@ class ExportError(ValueError):
 class _Exported(nn.Layer):
     """What PaddleClas exports: the first output only (others serve training), as probabilities if asked."""
 
-    def __init__(self, network, softmax):
+    def __init__(self, network: nn.Layer, softmax: bool) -> None:
         super().__init__()
         self.network = network
         self.softmax = nn.Softmax(axis=-1) if softmax else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.network(x)
         if isinstance(y, (list, tuple)):
             y = y[0]
@@ -35,16 +39,16 @@ class _Exported(nn.Layer):
 
 
 def export_inference_model(
-    network,
-    directory,
-    image_shape,
-    softmax=True,
-    prefix="inference",
-    tolerance=1e-4,
-    batch_sizes=(1, 3),
-    onednn=(True, False),
-    report=print,
-):
+    network: nn.Layer,
+    directory: str,
+    image_shape: Sequence[int],
+    softmax: bool = True,
+    prefix: str = "inference",
+    tolerance: float = 1e-4,
+    batch_sizes: Sequence[int] = (1, 3),
+    onednn: Sequence[bool] = (True, False),
+    report: Callable[[str], None] = print,
+) -> dict[tuple[int, bool], float]:
     """Write ``<prefix>.json`` (Paddle 3) or ``.pdmodel`` (Paddle 2) and ``.pdiparams``.
 
     The files are made in a temporary directory, loaded back with Paddle
@@ -100,7 +104,18 @@ def export_inference_model(
     return errors
 
 
-def _check(live, workdir, directory, prefix, image_shape, softmax, tolerance, batch_sizes, onednn, report):
+def _check(
+    live: nn.Layer,
+    workdir: str,
+    directory: str,
+    prefix: str,
+    image_shape: Sequence[int],
+    softmax: bool,
+    tolerance: float,
+    batch_sizes: Sequence[int],
+    onednn: Sequence[bool],
+    report: Callable[[str], None],
+) -> dict[tuple[int, bool], float]:
     """The relative errors of the exported network in ``workdir``; raises ExportError."""
     try:
         errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, onednn, report)
@@ -118,7 +133,7 @@ def _check(live, workdir, directory, prefix, image_shape, softmax, tolerance, ba
     return errors
 
 
-def _publish(workdir, directory, prefix, error):
+def _publish(workdir: str, directory: str, prefix: str, error: Any) -> None:
     """Make the files in ``workdir`` the exported model of ``directory``, in one instant."""
     target = os.path.join(directory, prefix)
     files.recover(target, owner=True)
@@ -134,13 +149,22 @@ def _publish(workdir, directory, prefix, error):
             os.unlink(target + ending)
 
 
-def _finish(network, softmax):
+def _finish(network: nn.Layer, softmax: bool) -> nn.Layer:
     network = _Exported(network, softmax)
     network.eval()
     return network
 
 
-def _compare(network, directory, prefix, image_shape, softmax, batch_sizes, accelerations, report):
+def _compare(
+    network: nn.Layer,
+    directory: str,
+    prefix: str,
+    image_shape: Sequence[int],
+    softmax: bool,
+    batch_sizes: Sequence[int],
+    accelerations: Sequence[bool],
+    report: Callable[[str], None],
+) -> dict[tuple[int, bool], float]:
     random = np.random.RandomState(0)
     shape = [64 if size is None else size for size in image_shape]
     errors = {}
@@ -158,7 +182,7 @@ def _compare(network, directory, prefix, image_shape, softmax, batch_sizes, acce
     return errors
 
 
-def relative_error(got, expected, probabilities=False):
+def relative_error(got: np.ndarray, expected: np.ndarray, probabilities: bool = False) -> float:
     """``max|a - b| / max|b|``; of probabilities, after undoing the softmax up to a constant."""
     got, expected = got.astype("float64"), expected.astype("float64")
     floor = 1e-30

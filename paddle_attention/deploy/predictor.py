@@ -1,6 +1,9 @@
 """Run an exported network with Paddle Inference."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import paddle.inference
@@ -8,7 +11,9 @@ import paddle.inference
 from ..files import verify
 
 
-def model_files(directory, prefix="inference", endings=(".json", ".pdmodel")):
+def model_files(
+    directory: str, prefix: str = "inference", endings: Sequence[str] = (".json", ".pdmodel")
+) -> tuple[str, str]:
     """``(program, weights)`` paths of an exported network, whose program has one of the ``endings``.
 
     Raises:
@@ -46,10 +51,17 @@ class InferencePredictor:
         verified (bool): whether there was a manifest.
     """
 
-    def __init__(self, directory, prefix="inference", onednn=True, threads=None, gpu=False):
+    def __init__(
+        self,
+        directory: str,
+        prefix: str = "inference",
+        onednn: bool = True,
+        threads: int | None = None,
+        gpu: bool = False,
+    ) -> None:
         manifest = verify(os.path.join(directory, prefix), strict=True)
         self.verified = manifest is not None
-        endings = manifest["files"] if self.verified else (".json", ".pdmodel")
+        endings = (".json", ".pdmodel") if manifest is None else manifest["files"]
         config = paddle.inference.Config(*model_files(directory, prefix, endings))
         if gpu:
             config.enable_use_gpu(256, 0)
@@ -70,7 +82,7 @@ class InferencePredictor:
                 f"{directory}: Paddle Inference cannot open the exported model ({reason})"
             ) from error
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         """``float32 [n, 3, H, W]`` to the network's output as an array."""
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         handle.copy_from_cpu(np.ascontiguousarray(images, dtype="float32"))

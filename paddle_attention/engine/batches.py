@@ -6,10 +6,23 @@ number of processes that read nor the place where a run was interrupted changes
 what an epoch holds, and no generator's state has to be saved.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ..config import DataError
 from ..preprocess.generators import set_seed
+
+if TYPE_CHECKING:
+    from .data import ImageNetDataset
+
+Sample = tuple[np.ndarray, Any]  # an image and its label
+Batch = tuple[
+    np.ndarray | None, np.ndarray | None, list[str]
+]  # images, labels, messages about those left out
 
 _SUBSTITUTES = 1000  # images tried for a batch none of whose own can be read
 
@@ -26,11 +39,17 @@ class BatchReader:
             that every batch of a training exists.
     """
 
-    def __init__(self, dataset, mixing=(), skip=False, substitute=False):
+    def __init__(
+        self,
+        dataset: ImageNetDataset,
+        mixing: Sequence[Callable[..., Any]] = (),
+        skip: bool = False,
+        substitute: bool = False,
+    ) -> None:
         self.dataset, self.mixing = dataset, list(mixing)
         self.skip, self.substitute = skip, substitute
 
-    def __call__(self, seed, epoch, number, indices):
+    def __call__(self, seed: tuple[int, ...], epoch: int, number: int, indices: list[int]) -> Batch:
         """Read the images ``indices`` as batch ``number``.
 
         Returns:
@@ -41,11 +60,13 @@ class BatchReader:
             DataError: naming the file, for an image that cannot be read, and for images of
                 different sizes.
         """
-        samples, kept, skipped = [], [], []
+        samples: list[Sample] = []
+        kept: list[int] = []
+        skipped: list[str] = []
         for index in indices:
             sample, message = self._read(seed, epoch, index)
             if sample is None:
-                skipped.append(message)
+                skipped.append(str(message))
             else:
                 samples.append(sample)
                 kept.append(index)
@@ -61,7 +82,7 @@ class BatchReader:
             images, labels = mix(images, labels)
         return images, labels, skipped
 
-    def _read(self, seed, epoch, index):
+    def _read(self, seed: tuple[int, ...], epoch: int, index: int) -> tuple[Sample, None] | tuple[None, str]:
         """``(sample, None)``, or ``(None, message)`` of an image that is left out."""
         set_seed(*seed, epoch, 0, index)
         try:
@@ -71,7 +92,9 @@ class BatchReader:
                 raise
             return None, str(error)
 
-    def _read_another(self, seed, epoch, indices, message):
+    def _read_another(
+        self, seed: tuple[int, ...], epoch: int, indices: list[int], message: str
+    ) -> tuple[list[Sample], list[int]]:
         """``([sample], [index])`` of one that is not of the batch; those left out count in batches of their own."""
         number, tried = len(self.dataset), set(indices)
         for offset in range(1, min(number, _SUBSTITUTES)):
@@ -83,7 +106,7 @@ class BatchReader:
                     return [sample], [index]
         raise DataError(f"none of {len(tried)} images can be read, such as {message}")
 
-    def _check_shapes(self, samples, indices):
+    def _check_shapes(self, samples: list[Sample], indices: list[int]) -> None:
         first = samples[0][0].shape
         for (image, _), index in zip(samples, indices, strict=True):
             if image.shape != first:
@@ -94,5 +117,5 @@ class BatchReader:
                 )
 
 
-def _size(shape):
+def _size(shape: Sequence[int]) -> str:
     return f"{shape[2]}x{shape[1]}" if len(shape) == 3 else f"of shape {list(shape)}"

@@ -1,20 +1,30 @@
 """``paddle.callbacks`` that log, step, average, evaluate and save the way PaddleClas does."""
 
+from __future__ import annotations
+
 import datetime
 import logging
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import paddle
+from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 from tqdm import tqdm
 
 from ..checkpoint import own_parts
 
+if TYPE_CHECKING:
+    from .metrics import Meters
+    from .steps import Position
+    from .training import Training
+
 logger = logging.getLogger("ppcls")
 
 
-def format_values(values):
+def format_values(values: Mapping[str, float]) -> str:
     """``{'top1': 0.5}`` to ``'top1: 0.50000'``."""
     return ", ".join(f"{name}: {value:.5f}" for name, value in values.items())
 
@@ -22,15 +32,15 @@ def format_values(values):
 class StepSchedule(paddle.callbacks.LRScheduler):
     """Steps the schedule after every update, or every epoch where it counts epochs."""
 
-    def __init__(self, schedule, position, update_freq):
+    def __init__(self, schedule: Any, position: Position, update_freq: int) -> None:
         super().__init__()
         self.schedule, self.position, self.update_freq = schedule, position, update_freq
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.schedule.by_epoch:
             self.schedule.step()
 
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         if not self.schedule.by_epoch and self.position.step % self.update_freq == 0:
             self.schedule.step()
 
@@ -38,13 +48,15 @@ class StepSchedule(paddle.callbacks.LRScheduler):
 class MovingAverage(paddle.callbacks.Callback):
     """Exponential moving average of all weights and statistics, after every update."""
 
-    def __init__(self, network, average, decay, position, update_freq):
+    def __init__(
+        self, network: nn.Layer, average: nn.Layer, decay: float, position: Position, update_freq: int
+    ) -> None:
         super().__init__()
         self.network, self.average = network, average
         self.decay, self.position, self.update_freq = decay, position, update_freq
 
     @paddle.no_grad()
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         if self.position.step % self.update_freq or self.model.skipped:
             return
         source = self.network.state_dict()
@@ -63,11 +75,11 @@ class FreezeBackbone(paddle.callbacks.Callback):
     are. Gradients are still computed: all processes then exchange the same ones.
     """
 
-    def __init__(self, network, optimizer, epochs):
+    def __init__(self, network: nn.Layer, optimizer: Any, epochs: int) -> None:
         super().__init__()
         self.network, self.optimizer, self.epochs = network, optimizer, epochs
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         own = own_parts(self.network)
         self.parameters = [
             p
@@ -88,8 +100,8 @@ class FreezeBackbone(paddle.callbacks.Callback):
             setattr(self.optimizer, name, self._skipping(original))
         logger.info(f"backbone frozen for {self.epochs} epochs: {len(self.parameters)} parameters")
 
-    def _skipping(self, original):
-        def call(*arguments, **options):
+    def _skipping(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
             for parameter in self.parameters:
                 parameter.stop_gradient = True
             try:
@@ -100,12 +112,12 @@ class FreezeBackbone(paddle.callbacks.Callback):
 
         return call
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if epoch + 1 == self.epochs:
             logger.info("backbone trains from now on")
             self.release()
 
-    def release(self):
+    def release(self) -> None:
         """Leave everything as it was before."""
         for name, original in self.originals.items():
             setattr(self.optimizer, name, original)
@@ -128,14 +140,25 @@ class Log(paddle.callbacks.Callback):
         on_step (callable or None): called before every step, for a profiler.
     """
 
-    def __init__(self, meters, schedule, position, epochs, steps, every, writer, print_mem_info, on_step):
+    def __init__(
+        self,
+        meters: Meters,
+        schedule: Any,
+        position: Position,
+        epochs: int,
+        steps: int,
+        every: int,
+        writer: Any,
+        print_mem_info: bool,
+        on_step: Callable[..., Any] | None,
+    ) -> None:
         super().__init__()
         self.meters, self.schedule, self.position = meters, schedule, position
         self.epochs, self.steps, self.every = epochs, steps, every
         self.writer, self.print_mem_info, self.on_step = writer, print_mem_info, on_step
-        self.batches = self.batch_time = self.reader_time = 0
+        self.batches, self.batch_time, self.reader_time = 0, 0.0, 0.0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         screen = sys.stderr.isatty()
         self.bar = tqdm(
             total=(self.epochs - self.position.epoch + 1) * self.steps,
@@ -147,22 +170,22 @@ class Log(paddle.callbacks.Callback):
         )
         self.ready = time.perf_counter()
 
-    def release(self):
+    def release(self) -> None:
         """Close the progress bar."""
         if hasattr(self, "bar"):
             self.bar.close()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.bar.set_description(f"epoch {self.position.epoch}/{self.epochs}")
         self.ready = time.perf_counter()
 
-    def on_train_batch_begin(self, step, logs=None):
+    def on_train_batch_begin(self, step: int, logs: Any = None) -> None:
         if self.on_step is not None:
             self.on_step()
         self.lr = self.schedule.last_lr
         self.reader_time += time.perf_counter() - self.ready
 
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         now = time.perf_counter()
         self.batch_time += now - self.ready
         self.batches += 1
@@ -172,7 +195,7 @@ class Log(paddle.callbacks.Callback):
         self.position.step += 1
         self.ready = time.perf_counter()
 
-    def _line(self, step, batch_size):
+    def _line(self, step: int, batch_size: int) -> None:
         values, epoch = self.meters.averages(), self.position.epoch
         cost = self.batch_time / self.batches
         reader = self.reader_time / self.batches
@@ -195,29 +218,29 @@ class Log(paddle.callbacks.Callback):
             self.writer.add_scalar(tag=name, step=index, value=self.lr)
             for key, value in values.items():
                 self.writer.add_scalar(tag=f"train_{key}", step=index, value=value)
-        self.batches = self.batch_time = self.reader_time = 0
+        self.batches, self.batch_time, self.reader_time = 0, 0.0, 0.0
 
 
 class StepEnd(paddle.callbacks.Callback):
     """Ends a step of :class:`Training`: checkpoints, and the end of a run that is to stop."""
 
-    def __init__(self, training):
+    def __init__(self, training: Training) -> None:
         super().__init__()
         self.training = training
 
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         self.training.end_step()
 
 
 class EpochEnd(paddle.callbacks.Callback):
     """Ends an epoch of :class:`Training`: evaluation, then checkpoints."""
 
-    def __init__(self, training):
+    def __init__(self, training: Training) -> None:
         super().__init__()
         self.training = training
 
-    def on_train_batch_end(self, step, logs=None):
+    def on_train_batch_end(self, step: int, logs: Any = None) -> None:
         self.averages = self.training.meters.averages()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.training.end_epoch(self.training.position.epoch, self.averages)

@@ -1,8 +1,11 @@
 """What the files of one checkpoint hold: read with everything checked, and nothing in them run."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +21,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 _FROM_ONE = {"type": "integer", "minimum": 1}
 _AVERAGES = {"type": "object", "additionalProperties": _NUMBER}
 # What a manifest says of a training besides the checksums.
-_FACTS: "dict[str, Any]" = {
+_FACTS: dict[str, Any] = {
     "type": "object",
     "properties": {
         "run": {"type": "string"},
@@ -60,14 +63,14 @@ class Checkpoint:
 
     prefix: str
     weights: dict
-    average: dict
+    average: dict | None
     optimizer: dict
     epoch: int
     metric: float
     facts: dict
 
 
-def read_checkpoint(prefix, average=False):
+def read_checkpoint(prefix: str, average: bool = False) -> Checkpoint:
     """Read the checkpoint ``prefix``; nothing in it is run, and its checksums must agree.
 
     Args:
@@ -116,7 +119,7 @@ def read_checkpoint(prefix, average=False):
     )
 
 
-def read_states(prefix):
+def read_states(prefix: str) -> dict[str, Any]:
     """``epoch`` and ``metric`` of ``.pdstates``."""
     path = prefix + ".pdstates"
     states = read_file(path)
@@ -134,7 +137,7 @@ def read_states(prefix):
     return {"epoch": epoch, "metric": metric}
 
 
-def read_facts(prefix, manifest=None):
+def read_facts(prefix: str, manifest: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """What the manifest of a checkpoint says of its training; None where there is no manifest.
 
     Raises:
@@ -155,7 +158,7 @@ def read_facts(prefix, manifest=None):
     return manifest
 
 
-def describe_progress(facts):
+def describe_progress(facts: Mapping[str, Any]) -> str:
     """``'epoch 3'``, or ``'epoch 4, step 20'`` inside of an epoch."""
     if facts.get("step"):
         return f"epoch {facts['epoch'] + 1}, step {facts['step']}"

@@ -1,11 +1,15 @@
 """The checkpoints of a run: written as sets, and found again."""
 
+from __future__ import annotations
+
 import logging
 import os
 import platform
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 import paddle
 
@@ -28,15 +32,15 @@ class Checkpoints:
         keep (int, optional): how many ``epoch_N`` to keep; by default all.
     """
 
-    def __init__(self, directory, keep=None):
+    def __init__(self, directory: str, keep: int | None = None) -> None:
         self.directory, self.keep = directory, keep
         self.run = uuid.uuid4().hex  # a resumed run keeps its own
 
-    def prefix(self, name):
+    def prefix(self, name: str) -> str:
         """Path of the checkpoint ``name``, without ending."""
         return os.path.join(self.directory, name)
 
-    def save(self, name, values, info, facts):
+    def save(self, name: str, values: dict[str, Any], info: dict[str, Any], facts: dict[str, Any]) -> None:
         """Write a checkpoint, in one instant.
 
         Args:
@@ -62,9 +66,9 @@ class Checkpoints:
         save_set(self.prefix(name), values, facts, kept)
         logger.info(f"Already save model in {self.prefix(name)}")
         if self.keep and _EPOCH.fullmatch(name):
-            self._prune()
+            self._prune(self.keep)
 
-    def _kept(self):
+    def _kept(self) -> str:
         """What to say of the newest checkpoint when another cannot be written."""
         prefix = self.prefix(LATEST)
         facts = self.facts(LATEST)
@@ -72,27 +76,27 @@ class Checkpoints:
             return "there is no earlier checkpoint"
         return f"the checkpoint {prefix} of {describe_progress(facts)} is kept"
 
-    def _prune(self):
+    def _prune(self, keep: int) -> None:
         """Remove the oldest ``epoch_N`` of this run; those of another run in the folder stay."""
         numbers = sorted({int(m[1]) for m in map(_EPOCH.match, os.listdir(self.directory)) if m})
         own = [n for n in numbers if (self.facts(f"epoch_{n}") or {}).get("run") == self.run]
-        for number in own[: -self.keep]:
+        for number in own[:-keep]:
             files.remove(self.prefix(f"epoch_{number}"))
 
-    def facts(self, name):
+    def facts(self, name: str) -> dict[str, Any] | None:
         """:func:`read_facts` of the checkpoint ``name``; None where it is damaged."""
         try:
             return read_facts(self.prefix(name))
         except files.DamagedFileError:
             return None
 
-    def clean(self):
+    def clean(self) -> None:
         """Finish or remove what a run that died here has left; for the owner of the directory."""
         for match in map(_NAME.fullmatch, sorted(os.listdir(self.directory))):
             if match:
                 files.recover(self.prefix(match[1]), owner=True)
 
-    def is_last_of_its_run(self, facts):
+    def is_last_of_its_run(self, facts: Mapping[str, Any]) -> bool:
         """Whether no checkpoint of the same run here is further on than one with these ``facts``."""
         names = [n for n in os.listdir(self.directory) if n.endswith(files.MANIFEST)]
         others = [self.facts(name.removesuffix(files.MANIFEST)) for name in names]
@@ -102,7 +106,7 @@ class Checkpoints:
             if other
         )
 
-    def best(self):
+    def best(self) -> dict[str, Any] | None:
         """``metric`` and ``epoch`` of this run's best, or of a program that names no runs; None without one."""
         if not os.path.isfile(self.prefix(BEST) + ".pdstates"):
             return None
@@ -110,7 +114,7 @@ class Checkpoints:
         facts = self.facts(BEST)
         return read_states(self.prefix(BEST)) if facts is None or facts["run"] == self.run else None
 
-    def newest(self, architecture=""):
+    def newest(self, architecture: str = "") -> str | None:
         """Prefix of the newest whole checkpoint of the run that was here last; None where there is none.
 
         Args:
@@ -121,7 +125,7 @@ class Checkpoints:
             for entry in os.scandir(folder) if os.path.isdir(folder) else ():
                 if entry.name.endswith(".pdopt"):
                     found += _progress(entry.path.removesuffix(".pdopt"))
-        last = {}  # when each run saved last
+        last: dict[str, float] = {}  # when each run saved last
         for run, saved_at, _, _ in found:
             last[run] = max(saved_at, last.get(run, 0))
         order = sorted(found, key=lambda item: (last[item[0]], item[2]), reverse=True)
@@ -135,7 +139,7 @@ class Checkpoints:
         return None
 
 
-def _progress(prefix):
+def _progress(prefix: str) -> list[tuple[str, float, tuple[int, int, bool], str]]:
     """``[(run, time of saving, (epochs, steps, whether it is the latest), prefix)]``, or [] for what is damaged."""
     try:
         files.recover(prefix)
@@ -148,7 +152,7 @@ def _progress(prefix):
         return []
 
 
-def _require_finite(state, path, kept):
+def _require_finite(state: Mapping[str, Any], path: str, kept: str) -> None:
     for key, value in state.items():
         if value.is_floating_point() and not bool(paddle.isfinite(value).all()):
             raise NonFiniteError(

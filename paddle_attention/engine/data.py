@@ -1,7 +1,11 @@
 """Datasets, samplers and loaders under PaddleClas' names."""
 
+from __future__ import annotations
+
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import paddle
@@ -24,10 +28,10 @@ class _Images(Dataset):
     Subclasses have :meth:`image`, :meth:`name`, :meth:`place` and the list ``labels``.
     """
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
         return self.read(index)
 
-    def read(self, index):
+    def read(self, index: int) -> tuple[np.ndarray, Any]:
         """``(float32 [C, H, W], label)``; raises :class:`DataError` naming the image."""
         try:
             image = np.asarray(self.image(index))
@@ -39,7 +43,7 @@ class _Images(Dataset):
         except Exception as error:
             raise DataError(f"image {self.name(index)}: {error or type(error).__name__}") from error
 
-    def check_labels(self, class_num):
+    def check_labels(self, class_num: int) -> None:
         """Raise :class:`DataError` for the first label outside ``0 ... class_num - 1``."""
         for index, label in enumerate(self.labels):
             if not 0 <= label < class_num:
@@ -48,7 +52,7 @@ class _Images(Dataset):
                     f"the classes of the network (Arch.class_num: {class_num})"
                 )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
 
@@ -62,7 +66,14 @@ class ImageNetDataset(_Images):
         relabel (bool): map the labels found, sorted, to 0, 1, 2...
     """
 
-    def __init__(self, transform, image_root, cls_label_path, delimiter=" ", relabel=False):
+    def __init__(
+        self,
+        transform: Callable[..., Any],
+        image_root: str,
+        cls_label_path: str,
+        delimiter: str = " ",
+        relabel: bool = False,
+    ) -> None:
         for what, path, exists in (
             ("cls_label_path", cls_label_path, os.path.isfile(cls_label_path)),
             ("image_root", image_root, os.path.isdir(image_root)),
@@ -87,26 +98,33 @@ class ImageNetDataset(_Images):
             self.labels = [new[label] for label in self.labels]
         self._check_files()
 
-    def _check_files(self):
+    def _check_files(self) -> None:
         step = -(-len(self.paths) // _CHECKED_FILES)
         for index in range(0, len(self.paths), step):
             if not os.path.isfile(self.paths[index]):
                 raise ValueError(f"{self.place(index)}: there is no image {self.paths[index]!r}")
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         return self.transform(read_regular_file(self.paths[index]))
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return self.paths[index]
 
-    def place(self, index):
+    def place(self, index: int) -> str:
         return f"{self.list_path}:{self.lines[index]}"
 
 
 class _Cifar(_Images):
     """The official archive through ``paddle.vision.datasets``; downloaded if ``data_file`` is not given."""
 
-    def __init__(self, transform, data_file=None, mode="train", download=True, backend="cv2"):
+    def __init__(
+        self,
+        transform: Callable[..., Any],
+        data_file: str | None = None,
+        mode: str = "train",
+        download: bool = True,
+        backend: str = "cv2",
+    ) -> None:
         if data_file is not None and not os.path.isfile(data_file):
             raise ValueError(f"data_file {data_file!r} does not exist")
         try:
@@ -120,10 +138,10 @@ class _Cifar(_Images):
         if not self.labels:
             raise ValueError(f"{data_file} holds no images to {mode}")
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         return self.transform(np.asarray(self.source[index][0], dtype="uint8"))
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         return f"{index} of {self.file}"
 
     place = name
@@ -140,22 +158,26 @@ class Cifar100(_Cifar):
 DATASETS = {cls.__name__: cls for cls in (ImageNetDataset, Cifar10, Cifar100)}
 
 
-def _distributed_sampler(dataset, batch_size, shuffle=False, drop_last=False):
+def _distributed_sampler(
+    dataset: ImageNetDataset, batch_size: int, shuffle: bool = False, drop_last: bool = False
+) -> BatchSampler:
     return DistributedBatchSampler(dataset, batch_size, shuffle=shuffle, drop_last=drop_last)
 
 
-def _plain_sampler(dataset, batch_size, shuffle=False, drop_last=False):
+def _plain_sampler(
+    dataset: Dataset, batch_size: int, shuffle: bool = False, drop_last: bool = False
+) -> BatchSampler:
     return BatchSampler(dataset=dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)
 
 
 SAMPLERS = {"DistributedBatchSampler": _distributed_sampler, "BatchSampler": _plain_sampler}
 
 
-def _loader_options(num_workers=0, use_shared_memory=True):
+def _loader_options(num_workers: int = 0, use_shared_memory: bool = True) -> dict[str, Any]:
     return {"workers": num_workers, "use_shared_memory": use_shared_memory}
 
 
-def build_loader(config, part, class_num=None):
+def build_loader(config: dict[str, Any], part: str, class_num: int | None = None) -> Loader:
     """The :class:`Loader` of ``DataLoader.<part>``.
 
     Args:
@@ -196,7 +218,7 @@ def build_loader(config, part, class_num=None):
     return Loader(BatchReader(dataset, mixing or (), skip, part == "Train"), sampler, **options)
 
 
-def _build_sampler(section, path, dataset):
+def _build_sampler(section: dict[str, Any], path: str, dataset: ImageNetDataset) -> BatchSampler:
     options = dict(section["sampler"])
     name = options.pop("name", "BatchSampler")
     if name != "DistributedBatchSampler" and paddle.distributed.get_world_size() > 1:
@@ -213,6 +235,6 @@ def _build_sampler(section, path, dataset):
     return sampler
 
 
-def mixes_labels(config):
+def mixes_labels(config: dict[str, Any]) -> bool:
     """Whether the training batches have mixed (soft) labels."""
     return bool(config["DataLoader"]["Train"]["dataset"].get("batch_transform_ops"))

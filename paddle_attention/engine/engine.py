@@ -1,5 +1,7 @@
 """The embedded engine: train, evaluate and infer from a PaddleClas YAML with ``paddle.Model``."""
 
+from __future__ import annotations
+
 import contextlib
 import copy
 import logging
@@ -7,9 +9,12 @@ import math
 import os
 import random
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import paddle
+from paddle import Tensor
 from paddle.static import InputSpec
 
 from ..checkpoint import load_checkpoint
@@ -18,6 +23,7 @@ from ..preprocess import Classification
 from .checkpoints import Checkpoints
 from .data import build_loader, mixes_labels
 from .evaluation import BadImages, Evaluation
+from .loader import Loader
 from .losses import CombinedLoss
 from .metrics import Meters, check_classes, parse_topk, require_metric
 from .optim import build_optimizer
@@ -47,7 +53,13 @@ class Engine:
         ConfigError: naming the key, for whatever the YAML asks that cannot be honoured.
     """
 
-    def __init__(self, config, build_network, mode, on_step=None):
+    def __init__(
+        self,
+        config: dict[str, Any],
+        build_network: Callable[..., Any],
+        mode: str,
+        on_step: Callable[..., Any] | None = None,
+    ) -> None:
         check_config(config, mode)
         self.config, self.mode, self.on_step = config, mode, on_step
         self.settings = config.get("Global") or {}
@@ -65,7 +77,8 @@ class Engine:
         self.position, self.random = Position(), RandomNumbers(self.seed)
         self.checkpoints = Checkpoints(self.output_dir, self.settings.get("keep"))
         self.guard = LossGuard(self.settings.get("nan_policy"), self.output_dir, self.position)
-        self.bad_images, self._checked = BadImages(self.output_dir), []
+        self.bad_images = BadImages(self.output_dir)
+        self._checked: list[Loader] = []
         if self.settings.get("keep") and (self.settings.get("save_interval") or 1) < 1:
             logger.warning("Global.keep has no effect: with save_interval below 1 no epoch_N is written")
         self.network = build_network(config, mode)
@@ -90,7 +103,7 @@ class Engine:
 
     # --- building ------------------------------------------------------------------------
 
-    def _set_device(self):
+    def _set_device(self) -> None:
         device = self.settings.get("device") or "gpu"
         if device == "gpu" and not paddle.is_compiled_with_cuda():
             raise ConfigError(
@@ -99,8 +112,9 @@ class Engine:
             )
         paddle.set_device(device)
 
-    def _build_data(self):
-        self.train_loader = self.eval_loader = None
+    def _build_data(self) -> None:
+        self.train_loader: Any = None  # a Loader where the mode trains
+        self.eval_loader: Any = None  # one where it evaluates
         if self.mode == "train":
             self.train_loader = build_loader(self.config, "Train", self.class_num)
             if len(self.train_loader) < self.update_freq:
@@ -116,9 +130,9 @@ class Engine:
                 raise ConfigError("DataLoader.Eval: missing, but needed to evaluate")
             self.eval_loader = build_loader(self.config, "Eval", self.class_num)
 
-    def _build_meters(self):
+    def _build_meters(self) -> None:
         loss, metric = self.config.get("Loss") or {}, self.config.get("Metric") or {}
-        losses = {"train": None, "eval": None}
+        losses: dict[str, CombinedLoss | None] = {"train": None, "eval": None}
         topk = {"train": [], "eval": parse_topk(metric.get("Eval"), "Metric.Eval")}
         if self.mode == "train":
             losses["train"] = CombinedLoss(loss["Train"], "Loss.Train")
@@ -133,7 +147,7 @@ class Engine:
             require_metric(self.meters)
         check_classes(self.meters, self.class_num, logger.warning)
 
-    def _load_pretrained(self):
+    def _load_pretrained(self) -> None:
         path = self.settings.get("pretrained_model")
         if path is None:
             if self.mode != "train":
@@ -146,8 +160,9 @@ class Engine:
         report = load_checkpoint(self.network, path, skip_attention=training, skip_classifier=training)
         logger.info(f"Finish load pretrained model from {path}: {report}")
 
-    def _build_model(self):
-        self.average = self.optimizer = None
+    def _build_model(self) -> None:
+        self.average: Any = None
+        self.optimizer: Any = None
         amp = self.config.get("AMP") or {}
         use_amp = amp.get("use_amp", True) if self.config.get("AMP") else False
         if use_amp and paddle.get_device() == "cpu":
@@ -188,13 +203,13 @@ class Engine:
         )
         self.model.watch(self._begin_step, self._end_update, self.guard)
 
-    def _begin_step(self):
+    def _begin_step(self) -> None:
         self.random.start(self.position)
 
-    def _end_update(self):
+    def _end_update(self) -> None:
         self.training.state.note_update()
 
-    def _loss(self, logits, label):
+    def _loss(self, logits: Tensor, label: Tensor) -> Tensor:
         training = self.meters.mode == "train"
         if self.class_num is None:
             self._check_labels(self.train_loader if training else self.eval_loader, logits.shape[-1])
@@ -206,7 +221,7 @@ class Engine:
                 self.guard.refuse(f"the loss is {value}")
         return loss / self.update_freq if self.update_freq > 1 else loss
 
-    def _check_labels(self, loader, class_num):
+    def _check_labels(self, loader: Loader, class_num: int) -> None:
         """The network's output shows its number of classes where the YAML does not give it."""
         if loader not in self._checked:
             self._checked.append(loader)
@@ -215,11 +230,11 @@ class Engine:
     # --- what it does --------------------------------------------------------------------
 
     @property
-    def best(self):
+    def best(self) -> dict[str, Any]:
         """``metric`` and ``epoch`` of the best evaluation of a training."""
         return self.training.state.best
 
-    def train(self):
+    def train(self) -> float:
         """Train from scratch or from ``Global.checkpoints``; returns the best ``top1``.
 
         Raises:
@@ -231,7 +246,7 @@ class Engine:
         self.training.run()
         return self.best["metric"]
 
-    def evaluate(self):
+    def evaluate(self) -> dict[str, float]:
         """Evaluate ``Global.pretrained_model``.
 
         Returns:
@@ -241,7 +256,7 @@ class Engine:
             self.evaluation.run(0)
         return self.evaluation.results
 
-    def infer(self):
+    def infer(self) -> list[dict[str, Any]]:
         """Classify ``Infer.infer_imgs``; returns and logs a list of dicts, one per image."""
         results = []
         for batch in self.classification(self._predict):
@@ -249,7 +264,7 @@ class Engine:
             results += batch
         return results
 
-    def _predict(self, images):
+    def _predict(self, images: np.ndarray) -> np.ndarray:
         """Probabilities of a batch."""
         with self._eval_precision():
             (logits,) = self.model.predict_batch([images])

@@ -1,15 +1,24 @@
 """Evaluation over a data set, with PaddleClas' log lines."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import paddle
 
 from ..config import DataError
 from .callbacks import format_values
 from .processes import share_statistics
+
+if TYPE_CHECKING:
+    from .loader import Loader
+    from .metrics import Meters
+    from .steps import Model
 
 logger = logging.getLogger("ppcls")
 
@@ -21,10 +30,11 @@ class StopEvaluation(Exception):
 class BadImages:
     """The list of images left out, ``bad_images.txt`` in ``directory``."""
 
-    def __init__(self, directory):
-        self.directory, self.listed = directory, set()
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.listed: set[str] = set()
 
-    def log(self, loader):
+    def log(self, loader: Loader) -> None:
         """Log how many images ``loader`` has left out, and add those that are not listed yet."""
         if not loader.skipped:
             return
@@ -53,12 +63,22 @@ class Evaluation:
         results (dict): average losses and accuracies of the last one.
     """
 
-    def __init__(self, model, meters, loader, precision, every, bad_images, should_stop):
+    def __init__(
+        self,
+        model: Model,
+        meters: Meters,
+        loader: Loader,
+        precision: Callable[..., Any],
+        every: int,
+        bad_images: BadImages,
+        should_stop: Callable[[], bool],
+    ) -> None:
         self.model, self.meters, self.loader = model, meters, loader
         self.precision, self.every, self.bad_images = precision, every, bad_images
-        self.should_stop, self.results = should_stop, {}
+        self.should_stop = should_stop
+        self.results: dict[str, float] = {}
 
-    def run(self, epoch):
+    def run(self, epoch: int) -> float:
         """Evaluate after ``epoch``; returns the first accuracy.
 
         Raises:
@@ -90,16 +110,16 @@ class Evaluation:
 class _Log(paddle.callbacks.Callback):
     """The lines of an evaluation; keeps the averages, which ``paddle.Model`` resets."""
 
-    def __init__(self, evaluation, epoch):
+    def __init__(self, evaluation: Evaluation, epoch: int) -> None:
         super().__init__()
         self.evaluation, self.epoch, self.steps = evaluation, epoch, len(evaluation.loader)
         self.ready, self.cost, self.reader, self.batches = time.perf_counter(), 0.0, 0.0, 0
-        self.averages = None
+        self.averages: dict[str, float] | None = None
 
-    def on_eval_batch_begin(self, step, logs=None):
+    def on_eval_batch_begin(self, step: int, logs: Any = None) -> None:
         self.reader += time.perf_counter() - self.ready
 
-    def on_eval_batch_end(self, step, logs=None):
+    def on_eval_batch_end(self, step: int, logs: Any = None) -> None:
         if self.evaluation.should_stop():
             raise StopEvaluation
         meters = self.evaluation.meters

@@ -5,18 +5,28 @@ It lives as long as the loader, hands errors on as they are, and says so when on
 its processes dies.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
+from paddle import Tensor
 from paddle.io import DataLoader
 
 from ..config import DataError
 from ..preprocess.generators import derive_seed
 from .workers import give_back, start_pool, stop_pool, take, work
+
+if TYPE_CHECKING:
+    from .batches import Batch, BatchReader
+    from .workers import Pool
 
 _AHEAD = 2  # batches in preparation for every worker process
 
@@ -43,19 +53,24 @@ class Loader(DataLoader):
         on_wait (callable): called every second in which the next batch is not there; may raise.
     """
 
-    def __init__(self, reader, batch_sampler, workers=0, use_shared_memory=True):
+    def __init__(
+        self, reader: BatchReader, batch_sampler: Any, workers: int = 0, use_shared_memory: bool = True
+    ) -> None:
         super().__init__(reader.dataset, batch_sampler=batch_sampler, return_list=True, num_workers=0)
         self.reader, self.workers = reader, workers
         self.shared = use_shared_memory
-        self.seed, self.epoch, self.first, self.limit = (0,), 1, 0, None
-        self.current, self.skipped = [], {}
+        self.seed: tuple[int, ...] = (0,)
+        self.epoch, self.first = 1, 0
+        self.limit: int | None = None
+        self.current: list[int] = []
+        self.skipped: dict[str, int] = {}
         self.on_wait = lambda: None
-        self._pool = None
+        self._pool: Pool | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.batch_sampler) if self.limit is None else self.limit
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Tensor]]:
         epoch, first = self.epoch, self.first
         self.epoch, self.first = epoch + 1, 0
         rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
@@ -70,26 +85,26 @@ class Loader(DataLoader):
                 if images is not None:
                     yield [paddle.to_tensor(images), paddle.to_tensor(labels)]
 
-    def names(self):
+    def names(self) -> list[str]:
         """Names of the images of the batch given last."""
         return [self.dataset.name(index) for index in self.current]
 
-    def close(self):
+    def close(self) -> None:
         """End the worker processes."""
         if self._pool is not None:
             stop_pool(self._pool)
             self._pool = None
 
-    def _choose(self, epoch):
+    def _choose(self, epoch: int) -> list[list[int]]:
         """The indices of every batch of ``epoch``."""
         np.random.seed(derive_seed(*self.seed, epoch, 2))  # for samplers that draw from NumPy's generator
         if hasattr(self.batch_sampler, "set_epoch"):
             self.batch_sampler.set_epoch(epoch - 1)
         return [[int(index) for index in batch] for batch in self.batch_sampler]
 
-    def _read_ahead(self, epoch, plan):
-        pool, pending = self._start(), collections.deque()
-        plan = iter(plan)
+    def _read_ahead(self, epoch: int, plan: Iterable[tuple[int, list[int]]]) -> Generator[Batch, None, None]:
+        pool, plan = self._start(), iter(plan)
+        pending: collections.deque[tuple[list[int], Future]] = collections.deque()
         try:
             while True:
                 while len(pending) < _AHEAD * max(self.workers, 1) and (item := next(plan, None)):
@@ -113,7 +128,7 @@ class Loader(DataLoader):
                 if not future.cancel():
                     future.add_done_callback(give_back)
 
-    def _wait_for(self, future):
+    def _wait_for(self, future: Future) -> None:
         while True:
             try:
                 future.exception(timeout=1)
@@ -121,7 +136,7 @@ class Loader(DataLoader):
             except FutureTimeout:
                 self.on_wait()
 
-    def _start(self):
+    def _start(self) -> Pool:
         if self._pool is None:
             self._pool = start_pool(self.workers, self.reader, self.shared)
         return self._pool

@@ -1,6 +1,11 @@
 """Losses under PaddleClas' names."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..config import ConfigError, build_by_name, single_item
 
@@ -12,13 +17,13 @@ class CELoss:
     a softmax first; :class:`MixCELoss` takes them as they are.
     """
 
-    def __init__(self, reduction="mean", epsilon=None):
+    def __init__(self, reduction: str = "mean", epsilon: float | None = None) -> None:
         if reduction not in ("mean", "sum"):
             raise ValueError(f"reduction must be 'mean' or 'sum', but got {reduction!r}")
         self.reduction = reduction
         self.epsilon = epsilon if epsilon is not None and 0 < epsilon < 1 else None
 
-    def __call__(self, logits, label):
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
         logits = logits.astype("float32")  # under AMP the logits may be half precision
         soft = label.is_floating_point()
         if self.epsilon is not None:
@@ -29,14 +34,14 @@ class CELoss:
             label = self.soften(label)
         return F.cross_entropy(logits, label, soft_label=soft, reduction=self.reduction)
 
-    def soften(self, label):
+    def soften(self, label: Tensor) -> Tensor:
         return F.softmax(label, axis=-1)
 
 
 class MixCELoss(CELoss):
     """Cross entropy with mixed labels as they are."""
 
-    def soften(self, label):
+    def soften(self, label: Tensor) -> Tensor:
         return label
 
 
@@ -49,7 +54,7 @@ class CombinedLoss:
     Calling it gives a dict of every loss by name and their sum as ``'loss'``.
     """
 
-    def __init__(self, items, path):
+    def __init__(self, items: Any, path: str) -> None:
         if not isinstance(items, list) or not items:
             raise ConfigError(f"{path}: must be a list of losses, but got {items!r}")
         self.parts = []
@@ -64,12 +69,12 @@ class CombinedLoss:
             loss = build_by_name(f"{path}.{i}", LOSSES, name, arguments)
             self.parts.append((name, weight, loss))
 
-    def __call__(self, logits, label):
+    def __call__(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         if len(self.parts) == 1:  # as in PaddleClas, the weight of a single loss is not used
             name, _, loss = self.parts[0]
             value = loss(logits, label)
             return {name: value, "loss": value}
-        values = {}
+        values: dict[str, Tensor] = {}
         for name, weight, loss in self.parts:
             values[name] = values.get(name, 0) + loss(logits, label) * weight
         return {**values, "loss": sum(values.values())}

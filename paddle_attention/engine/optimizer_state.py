@@ -1,15 +1,22 @@
 """An optimizer's state from a file: given back only where it fits."""
 
+from __future__ import annotations
+
 import math
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import paddle
+from paddle import Tensor
 
 from ..config import short
 from .steps import NonFiniteError
 
 
-def load_optimizer(optimizer, parameters, state, path):
+def load_optimizer(
+    optimizer: paddle.optimizer.Optimizer, parameters: list[Tensor], state: dict[str, Any], path: str
+) -> bool:
     """Give ``optimizer`` the state of the file ``path``, which must be of these parameters.
 
     Returns:
@@ -64,14 +71,14 @@ def load_optimizer(optimizer, parameters, state, path):
     return same_kind
 
 
-def _is_plain(schedule):
+def _is_plain(schedule: Any) -> bool:
     """Whether steps and rates of a schedule, and of the one inside a warm-up, are numbers."""
     numbers = [schedule.get(key, 0) for key in ("last_epoch", "last_lr")]
     inner = [value for value in schedule.values() if isinstance(value, dict)]
     return all(type(n) in (int, float) and math.isfinite(n) for n in numbers) and all(map(_is_plain, inner))
 
 
-def _prefixes(key):
+def _prefixes(key: str) -> Iterator[str]:
     """``'a_b_c'`` to ``'a_b'``, ``'a'``."""
     while "_" in key:
         key = key.rpartition("_")[0]

@@ -1,7 +1,11 @@
 """What a training writes into its checkpoints, and gives back from them."""
 
+from __future__ import annotations
+
 import logging
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -11,6 +15,10 @@ from ..config import ConfigError, section_hashes
 from .checkpoint_files import LATEST, describe_progress, read_checkpoint
 from .optimizer_state import load_optimizer
 from .processes import agree, is_first
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .steps import Position
 
 logger = logging.getLogger("ppcls")
 
@@ -30,23 +38,24 @@ class State:
         metric (float): of the checkpoint that was read.
     """
 
-    def __init__(self, engine):
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.best = {"metric": -1.0, "epoch": 0}
-        self.updated, self.resumed, self.metric = False, None, 0.0
+        self.updated, self.metric = False, 0.0
+        self.resumed: dict[str, Any] | None = None
 
-    def note_update(self):
+    def note_update(self) -> None:
         """A weight has been updated: from now on the optimizer tells its state itself."""
         self.resumed, self.updated = None, True
 
     @property
-    def is_empty(self):
+    def is_empty(self) -> bool:
         """Whether there is nothing to save: the optimizer has no state before its first step."""
         return not self.updated and self.resumed is None
 
     # --- writing -------------------------------------------------------------------------
 
-    def save(self, name, info, pending=None):
+    def save(self, name: str, info: dict[str, Any], pending: dict[str, Any] | None = None) -> None:
         """Write the checkpoint ``name``.
 
         Args:
@@ -61,21 +70,24 @@ class State:
             return
         self.engine.checkpoints.save(name, self._values(), info, self._facts(pending))
 
-    def save_interrupted(self):
+    def save_interrupted(self) -> None:
         """Write ``latest`` inside of an epoch."""
         self.save(LATEST, {"metric": 0.0, "epoch": self.engine.position.epoch - 1})
 
-    def save_latest_again(self, epoch):
+    def save_latest_again(self, epoch: int) -> None:
         """A run that was killed between its last ``epoch_N`` and ``latest`` has an older ``latest``."""
         checkpoints = self.engine.checkpoints
         facts = checkpoints.facts(LATEST)
         if self.resumed is not None and facts and facts["run"] == checkpoints.run and facts["epoch"] < epoch:
             self.save(LATEST, {"metric": self.metric, "epoch": epoch})
 
-    def _values(self):
+    def _values(self) -> dict[str, Any]:
         engine = self.engine
         if engine.average is not None:  # as in PaddleClas: the average is the model
-            values = {".pdema": engine.network.state_dict(), ".pdparams": engine.average.state_dict()}
+            values: dict[str, Any] = {
+                ".pdema": engine.network.state_dict(),
+                ".pdparams": engine.average.state_dict(),
+            }
         else:
             values = {".pdparams": engine.network.state_dict()}
         # Before the first step after a resumption Paddle's optimizer does not give back what it was given.
@@ -85,7 +97,7 @@ class State:
             values[".pdopt"] = {**self.resumed, **schedule}
         return values
 
-    def _facts(self, pending):
+    def _facts(self, pending: dict[str, Any] | None) -> dict[str, Any]:
         engine = self.engine
         scaler = getattr(engine.model, "_scaler", None)
         return {
@@ -104,7 +116,7 @@ class State:
 
     # --- reading -------------------------------------------------------------------------
 
-    def restore(self):
+    def restore(self) -> dict[str, float] | None:
         """Restore ``Global.checkpoints``.
 
         Returns:
@@ -115,7 +127,8 @@ class State:
         if prefix is None:
             return None
         checkpoint = read_checkpoint(prefix, engine.average is not None)
-        weights, path = checkpoint.weights, checkpoint.prefix + ".pdparams"
+        weights: Any = checkpoint.weights
+        path = checkpoint.prefix + ".pdparams"
         if engine.average is not None:
             set_weights(engine.average, weights, path)
             weights, path = checkpoint.average, checkpoint.prefix + ".pdema"
@@ -136,7 +149,7 @@ class State:
         self.best = engine.checkpoints.best() or self.best
         return pending
 
-    def _find(self):
+    def _find(self) -> str | None:
         """The prefix that ``Global.checkpoints`` means; None to start anew."""
         engine, prefix = self.engine, self.engine.settings.get("checkpoints")
         if prefix is None:
@@ -151,7 +164,7 @@ class State:
             raise ConfigError(f"Global.checkpoints: {prefix!r}; did you mean 'auto'?")
         return prefix
 
-    def _warn_of_replacement(self):
+    def _warn_of_replacement(self) -> None:
         """A new run in the folder of another replaces its checkpoints."""
         facts = self.engine.checkpoints.facts(LATEST)
         if facts is not None:
@@ -160,7 +173,7 @@ class State:
                 "this one replaces; -o Global.checkpoints=auto goes on with them, -o Global.output_dir keeps them"
             )
 
-    def _restore_facts(self, facts):
+    def _restore_facts(self, facts: Mapping[str, Any]) -> dict[str, float] | None:
         """What makes the rest of the run the one that was interrupted; returns what :meth:`restore` does."""
         engine, hashes = self.engine, section_hashes(self.engine.config)
         changed = [k for k in _WATCHED if facts["sections"].get(k) != hashes.get(k)]
@@ -186,7 +199,7 @@ class State:
             self._place_schedule()
         return facts["pending"]
 
-    def _place_schedule(self):
+    def _place_schedule(self) -> None:
         """Put a schedule of another course where this run is in it; what was restored is of the old course."""
         engine, schedule = self.engine, self.engine.schedule
         done = engine.position.epoch - 1
@@ -201,7 +214,7 @@ class State:
             )
 
 
-def require_agreement(position):
+def require_agreement(position: Position) -> None:
     """All processes must go on at one place: each reads the checkpoint by itself.
 
     Raises:
@@ -216,11 +229,11 @@ def require_agreement(position):
         )
 
 
-def _plain(state):
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of a dict of arrays, for JSON."""
     return {k: np.asarray(v).tolist() for k, v in state.items()}
 
 
-def _arrays(state):
+def _arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What :func:`_plain` was made of."""
     return {k: np.array(v, "float32") if isinstance(v, list) else v for k, v in state.items()}

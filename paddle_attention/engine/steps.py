@@ -1,12 +1,17 @@
 """Training steps: where a run is, which random numbers it draws, and what happens to a loss that is no number."""
 
+from __future__ import annotations
+
 import logging
 import os
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import paddle
+from paddle import Tensor
 
 from ..preprocess.generators import derive_seed
 
@@ -36,10 +41,10 @@ class RandomNumbers:
         seed (int or None): ``Global.seed``; None for another one in every run.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: int | None) -> None:
         self.seed = seed if seed is not None else int.from_bytes(os.urandom(4), "little")
 
-    def start(self, position):
+    def start(self, position: Position) -> None:
         """Set all generators for the batch that comes after ``position``."""
         number = derive_seed(self.seed, 3, paddle.distributed.get_rank(), position.epoch, position.step)
         paddle.seed(number)
@@ -60,12 +65,12 @@ class LossGuard:
         position (Position): where the training is.
     """
 
-    def __init__(self, policy, directory, position):
+    def __init__(self, policy: str | int | None, directory: str, position: Position) -> None:
         self.allowed = policy if isinstance(policy, int) else 0
         self.directory, self.position, self.skipped = directory, position, 0
-        self.names = list  # a function of nothing: the images of the batch
+        self.names: Callable[[], list[str]] = list  # a function of nothing: the images of the batch
 
-    def refuse(self, what):
+    def refuse(self, what: str) -> None:
         """Say that ``what`` is not finite.
 
         Raises:
@@ -92,7 +97,7 @@ class LossGuard:
             "set clip_norm, look at these images; Global.nan_policy: N skips up to N such batches"
         )
 
-    def check_gradients(self, parameters):
+    def check_gradients(self, parameters: list[Tensor]) -> None:
         """:meth:`refuse` gradients that are not finite: an activation can hide them from the loss.
 
         They are those of all processes together, so that all come to the same conclusion.
@@ -116,10 +121,11 @@ class Model(paddle.Model):
 
     skipped = False
 
-    def watch(self, begin, updated, guard):
+    def watch(self, begin: Callable[..., Any], updated: Callable[..., Any], guard: LossGuard) -> None:
         """Call ``begin()`` before every step and ``updated()`` after every update, whose gradients ``guard`` sees."""
         self._begin, self._guard = begin, guard
-        self._keep_statistics, self._before_update = guard.allowed > 0, ()
+        self._keep_statistics = guard.allowed > 0
+        self._before_update: Sequence[tuple[Tensor, Tensor]] = ()
         scales = self._adapter._amp_level != "O0" and paddle.get_device() != "cpu"
         # A dynamic loss scale is looked after by its scaler; a static one passes over the update in silence.
         dynamic = self._adapter._amp_configs.get("use_dynamic_loss_scaling", False)
@@ -128,7 +134,7 @@ class Model(paddle.Model):
             return
         minimize, parameters = self._optimizer.minimize, list(self.network.parameters())
 
-        def checked(*arguments, **options):
+        def checked(*arguments: Any, **options: Any) -> Any:
             if not scales:
                 guard.check_gradients(parameters)
             result = minimize(*arguments, **options)
@@ -137,7 +143,7 @@ class Model(paddle.Model):
 
         self._optimizer.minimize = checked
 
-    def train_batch(self, inputs, labels=None, update=True):
+    def train_batch(self, inputs: Any, labels: Any = None, update: bool = True) -> Any:
         self._begin()
         self.skipped = False
         before = self._statistics() if self._keep_statistics else ()
@@ -159,7 +165,7 @@ class Model(paddle.Model):
             if update:
                 self._before_update = ()
 
-    def _statistics(self):
+    def _statistics(self) -> list[tuple[Tensor, Tensor]]:
         learned = {id(p) for p in self.network.parameters() if not p.stop_gradient}
         state = self.network.state_dict(use_hook=False).values()
         return [(value, value.clone()) for value in state if id(value) not in learned]

@@ -1,9 +1,12 @@
 """The course of a training: epochs and steps, when to evaluate and save, and how it stops."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import signal
 import sys
+from typing import TYPE_CHECKING, Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -14,6 +17,9 @@ from .checkpoint_files import BEST, LATEST, describe_progress
 from .evaluation import StopEvaluation
 from .processes import agree, alone, is_first, share_seed, wait_for_all
 from .saving import State, require_agreement
+
+if TYPE_CHECKING:
+    from .engine import Engine
 
 logger = logging.getLogger("ppcls")
 
@@ -31,13 +37,13 @@ class Training:
         writer (visualdl.LogWriter or None): for the curves.
     """
 
-    def __init__(self, engine):
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.position, self.meters = engine, engine.position, engine.meters
         self.state, self.stop, self.stopping = State(engine), StopRequest(), 0
         self.writer = None
         engine.train_loader.on_wait = self.stop_waiting
 
-    def run(self):
+    def run(self) -> None:
         """Train from scratch or from ``Global.checkpoints``."""
         engine = self.engine
         lock = FolderLock(engine.output_dir, "training") if is_first() else contextlib.nullcontext()
@@ -66,7 +72,7 @@ class Training:
                 logger.info(f"nothing to train: the checkpoint is of epoch {done} of {epochs}")
                 self.state.save_latest_again(done)
 
-    def _fit(self):
+    def _fit(self) -> None:
         engine, callbacks = self.engine, self._callbacks()
         self.meters.mode = "train"
         try:
@@ -85,7 +91,7 @@ class Training:
                 if hasattr(callback, "release"):
                     callback.release()
 
-    def _callbacks(self):
+    def _callbacks(self) -> list[Any]:
         engine, settings = self.engine, self.engine.settings
         log = Log(
             self.meters,
@@ -95,7 +101,7 @@ class Training:
             engine.steps,
             settings.get("print_batch_step") or 10,
             self.writer,
-            settings.get("print_mem_info"),
+            bool(settings.get("print_mem_info")),
             engine.on_step,
         )
         callbacks = [log, StepSchedule(engine.schedule, self.position, engine.update_freq)]
@@ -110,7 +116,7 @@ class Training:
             )
         return [*callbacks, StepEnd(self), EpochEnd(self)]
 
-    def end_step(self):
+    def end_step(self) -> None:
         """Save if it is time to, or if the run is to stop; the end of an epoch does it by itself."""
         engine = self.engine
         if self.position.step % engine.update_freq or self.position.step == engine.steps:
@@ -125,7 +131,7 @@ class Training:
         elif every and updates % every == 0:
             self.state.save_interrupted()
 
-    def end_epoch(self, epoch, averages):
+    def end_epoch(self, epoch: int, averages: dict[str, float]) -> None:
         """Evaluate if it is time to, and write ``best_model``, ``epoch_N`` and ``latest``."""
         engine, epochs = self.engine, self.engine.settings["epochs"]
         self.position.epoch, self.position.step = epoch + 1, 0
@@ -149,7 +155,7 @@ class Training:
         if self.should_stop() and epoch < epochs:
             self._interrupt()
 
-    def _evaluate(self, epoch, averages):
+    def _evaluate(self, epoch: int, averages: dict[str, float]) -> float:
         """Evaluate the network and its average, and keep the best; returns the network's accuracy.
 
         A run that goes on from the best evaluates again, and so writes what else belongs to the epoch.
@@ -171,19 +177,19 @@ class Training:
             self.writer.add_scalar(tag="eval_acc", step=epoch, value=accuracy)
         return accuracy
 
-    def should_stop(self):
+    def should_stop(self) -> bool:
         """Whether a signal has come to any process; all ask together."""
         (self.stopping,) = agree(self.stop.signal)
         return bool(self.stopping)
 
-    def stop_waiting(self):
+    def stop_waiting(self) -> None:
         """The next batch does not come: a run that is to stop, and stands between two updates, stops now."""
         if self.stop.signal and alone() and self.position.step % self.engine.update_freq == 0:
             self.stopping = self.stop.signal
             self.state.save_interrupted()
             self._interrupt()
 
-    def _interrupt(self):
+    def _interrupt(self) -> None:
         """End the training: all processes have come here, and the first has saved."""
         wait_for_all()
         prefix, number = self.engine.checkpoints.prefix(LATEST), self.stopping

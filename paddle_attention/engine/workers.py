@@ -1,5 +1,7 @@
 """Who reads the batches of a :class:`~.loader.Loader`: processes that hand images over in shared memory, or a thread."""
 
+from __future__ import annotations
+
 import contextlib
 import glob
 import itertools
@@ -10,18 +12,23 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker, shared_memory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from .batches import Batch
+
 _SHARED_MEMORY = "/dev/shm"
 _BLOCK = "paddle_attention_"  # then the parent's process number
-_worker: "dict[str, object]" = {}
+_worker: dict[str, Any] = {}
 _numbers = itertools.count()
 
 
-def start_pool(processes, reader, use_shared_memory):
+def start_pool(processes: int, reader: Callable[..., Any], use_shared_memory: bool) -> Pool:
     """An executor of :func:`work` in ``processes`` processes, or of ``reader`` in a thread where that is 0.
 
     Args:
@@ -42,7 +49,7 @@ def start_pool(processes, reader, use_shared_memory):
     )
 
 
-def stop_pool(pool):
+def stop_pool(pool: Pool) -> None:
     """End a pool at once, also where one of its processes is stuck in a file system that does not answer."""
     processes = list((getattr(pool, "_processes", None) or {}).values())
     for process in processes:
@@ -59,16 +66,16 @@ def stop_pool(pool):
 class OneThread:
     """An executor of one thread which, other than ``ThreadPoolExecutor``'s, never keeps the process from ending."""
 
-    def __init__(self):
-        self._tasks = queue.SimpleQueue()
+    def __init__(self) -> None:
+        self._tasks: queue.SimpleQueue = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
-    def submit(self, function, *arguments):
-        future = Future()
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        future: Future = Future()
         self._tasks.put((future, function, arguments))
         return future
 
-    def _work(self):
+    def _work(self) -> None:
         while task := self._tasks.get():
             future, function, arguments = task
             if future.set_running_or_notify_cancel():
@@ -77,21 +84,24 @@ class OneThread:
                 except BaseException as error:
                     future.set_exception(error)
 
-    def shutdown(self, **_):
+    def shutdown(self, **_: Any) -> None:
         self._tasks.put(None)
+
+
+Pool = OneThread | ProcessPoolExecutor
 
 
 # --- in the worker processes -------------------------------------------------------------
 
 
-def start_worker():
+def start_worker() -> None:
     """OpenCV's thread pool does not survive the fork that starts a reading process."""
     import cv2
 
     cv2.setNumThreads(0)
 
 
-def _begin_work(reader, hand_over, parent):
+def _begin_work(reader: Callable[..., Any], hand_over: Callable[..., Any], parent: int) -> None:
     start_worker()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which may reach the whole group as well
@@ -99,14 +109,14 @@ def _begin_work(reader, hand_over, parent):
     _worker.update(reader=reader, hand_over=hand_over, parent=parent)
 
 
-def _end_with(parent):
+def _end_with(parent: int) -> None:
     """End this process when ``parent`` has ended, in whatever way."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
-def work(seed, epoch, number, indices):
+def work(seed: tuple[int, ...], epoch: int, number: int, indices: list[int]) -> tuple[Any, ...]:
     images, labels, skipped = _worker["reader"](seed, epoch, number, indices)
     return None if images is None else _worker["hand_over"](images), labels, skipped
 
@@ -114,11 +124,11 @@ def work(seed, epoch, number, indices):
 # --- from process to process -------------------------------------------------------------
 
 
-def _as_it_is(array):
+def _as_it_is(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _share(array):
+def _share(array: np.ndarray) -> Any:
     """``array`` in shared memory, as ``(name, shape, dtype)``; itself where there is too little."""
     if shutil.disk_usage(_SHARED_MEMORY).free < 2 * array.nbytes + (1 << 20):
         return array
@@ -131,7 +141,7 @@ def _share(array):
         block.close()
 
 
-def free_shared_memory():
+def free_shared_memory() -> None:
     """Blocks of workers that were killed before anybody knew of them, of this process and of dead ones."""
     for path in glob.glob(os.path.join(_SHARED_MEMORY, f"{_BLOCK}*")):
         parent = os.path.basename(path).removeprefix(_BLOCK).partition("_")[0]
@@ -143,7 +153,7 @@ def free_shared_memory():
                 block.unlink()
 
 
-def take(result):
+def take(result: tuple[Any, ...]) -> Batch:
     """What :func:`work` returned, with the images as an array; the shared memory is freed."""
     images, labels, skipped = result
     if isinstance(images, tuple):
@@ -157,7 +167,7 @@ def take(result):
     return images, labels, skipped
 
 
-def give_back(future):
+def give_back(future: Future) -> None:
     """Free the shared memory of a batch that nobody will take."""
     if not future.cancelled() and future.exception() is None:
         with contextlib.suppress(FileNotFoundError):  # closing the loader has freed it

@@ -1,10 +1,14 @@
 """Activated batch normalisation, which several segmentation papers build on."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
-from ._base import AttentionLayer
+from ._base import AttentionLayer, TorchKeys
 from ._init import batch_norm, constant, conv
 from ._ops import is_deployed
 
@@ -19,7 +23,7 @@ class ABN(AttentionLayer):
             and not by ``weight`` as its Python reference.
     """
 
-    def __init__(self, channels, momentum=0.1, abs_gamma=False):
+    def __init__(self, channels: int, momentum: float = 0.1, abs_gamma: bool = False) -> None:
         super().__init__()
         self.abs_gamma = abs_gamma
         if abs_gamma:
@@ -29,12 +33,12 @@ class ABN(AttentionLayer):
         else:
             self.bn = batch_norm(channels, momentum)
 
-    def torch_keys(self):
+    def torch_keys(self) -> TorchKeys:
         if self.abs_gamma:
             return {"authors": {"bn._mean": "running_mean", "bn._variance": "running_var"}}
         return {"authors": {"bn": ""}}
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         shape = [1, -1, 1, 1]
         if not self.abs_gamma:
             y = self.bn(x)
@@ -48,7 +52,15 @@ class ABN(AttentionLayer):
         return F.leaky_relu(y, 0.01)
 
 
-def conv_abn(in_channels, out_channels, kernel_size=1, bias=True, momentum=0.1, abs_gamma=False, **options):
+def conv_abn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    bias: bool = True,
+    momentum: float = 0.1,
+    abs_gamma: bool = False,
+    **options: Any,
+) -> nn.Layer:
     """A convolution and :class:`ABN`."""
     return nn.Sequential(
         conv(in_channels, out_channels, kernel_size, bias, **options), ABN(out_channels, momentum, abs_gamma)

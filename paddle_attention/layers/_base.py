@@ -1,35 +1,42 @@
 """The base classes of the layers: what every mechanism shares, and what every gate does."""
 
+from __future__ import annotations
+
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ._checks import check_feature_map
 
+# Of every naming scheme: our prefix, and theirs; or theirs and what turns one of theirs into ours.
+TorchKeys = dict[str, dict[str, Any]]
 
-def errors_name_the_class(method):
+
+def errors_name_the_class(method: Callable[..., Any]) -> Callable[..., Any]:
     """``method``, such as ``__init__``, whose errors begin with the name of the innermost class being built."""
 
     @functools.wraps(method)
-    def named(self, *args, **kwargs):
+    def named(self: nn.Layer, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except (ValueError, TypeError) as error:
             if not hasattr(error, "layer"):
-                error.layer = type(self).__name__
-                error.args = (f"{error.layer}: {error}",)
+                error.layer = type(self).__name__  # type: ignore[union-attr]
+                error.args = (f"{type(self).__name__}: {error}",)
             raise
 
     return named
 
 
-def _keeps_statistics(method):
+def _keeps_statistics(method: Callable[..., Any]) -> Callable[..., Any]:
     """``method`` that leaves the running statistics as they are, also in train mode."""
 
     @functools.wraps(method)
-    def look(self, *args, **kwargs):
+    def look(self: nn.Layer, *args: Any, **kwargs: Any) -> Any:
         statistics = [
             t
             for layer in self.sublayers()
@@ -53,28 +60,28 @@ class AttentionLayer(nn.Layer):
     that is not known is -1. Errors of a constructor begin with the name of the class.
     """
 
-    def __init_subclass__(cls):
+    def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         own = vars(cls)
         if "__init__" in own:
-            cls.__init__ = errors_name_the_class(cls.__init__)
+            cls.__init__ = errors_name_the_class(cls.__init__)  # type: ignore[method-assign]
         if "forward" in own:
             paddle.jit.not_to_static(cls.forward)
         if "attention_maps" in own:
             cls.attention_maps = _keeps_statistics(cls.attention_maps)
 
-    def check_input(self, x, rank=4):
+    def check_input(self, x: Any, rank: int = 4) -> None:
         """Raise ValueError unless ``x`` is ``[N, self.channels, ...]`` with ``rank`` axes."""
         try:
             check_feature_map(x, self.channels, rank)
         except ValueError as error:
             raise self.error(str(error)) from None
 
-    def error(self, message):
+    def error(self, message: str) -> ValueError:
         """A ValueError that begins with the name of the class, to be raised outside of constructors."""
         return ValueError(f"{type(self).__name__}: {message}")
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """The arguments of the constructor that are kept as attributes."""
         kept = vars(self)
         return ", ".join(f"{n}={kept[n]}" for n in inspect.signature(type(self)).parameters if n in kept)
@@ -86,14 +93,14 @@ class GateLayer(AttentionLayer):
     A subclass sets ``channels`` and has ``gate(x)``, whose result broadcasts to ``x``.
     """
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The weights, in a shape that broadcasts to ``x``."""
         raise NotImplementedError(f"{type(self).__name__} lacks gate(x)")
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """The weights, as :meth:`gate` returns them."""
         return self.gate(x)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return x * self.gate(x)

@@ -1,11 +1,14 @@
 """Checks of arguments and inputs. The caller, :class:`AttentionLayer`, puts the name of the class before each."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 _AXES = {3: "[N, C, L]", 4: "[N, C, H, W]", 5: "[N, C, D, H, W]"}
 
 
-def check_feature_map(x, channels, rank=4):
+def check_feature_map(x: Any, channels: int, rank: int = 4) -> None:
     """Raise ValueError unless ``x`` is ``[N, channels, ...]`` with ``rank`` axes.
 
     In a static graph an axis of unknown size is -1 and passes.
@@ -23,28 +26,28 @@ def check_feature_map(x, channels, rank=4):
         )
 
 
-def check_positive_int(**values):
+def check_positive_int(**values: Any) -> None:
     """Raise ValueError naming the first argument that is not a positive int."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, but got {value!r}")
 
 
-def check_positive(**values):
+def check_positive(**values: Any) -> None:
     """Raise ValueError naming the first argument that is not a positive number."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be a positive number, but got {value!r}")
 
 
-def check_fraction(**values):
+def check_fraction(**values: Any) -> None:
     """Raise ValueError naming the first argument that is not a number within [0, 1]."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise ValueError(f"{name} must be within [0, 1], but got {value!r}")
 
 
-def check_pair(name, value):
+def check_pair(name: str, value: Any) -> tuple[int, int]:
     """``value`` as a tuple of two positive ints; raise ValueError if it is not that."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ValueError(f"{name} must be (H, W), but got {value!r}")
@@ -53,7 +56,7 @@ def check_pair(name, value):
     return tuple(value)
 
 
-def check_odd(name, value):
+def check_odd(name: str, value: Any) -> None:
     """Raise ValueError unless the kernel size ``value`` is odd and so can keep H and W."""
     check_positive_int(**{name: value})
     if value % 2 == 0:
@@ -62,23 +65,23 @@ def check_odd(name, value):
         )
 
 
-def check_choice(name, value, choices):
+def check_choice(name: str, value: bool | str, choices: Any) -> None:
     """Raise ValueError unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {sorted(choices)}, but got {value!r}")
 
 
-def check_divides(channels, **parts):
+def check_divides(channels: int, **parts: Any) -> None:
     """Raise ValueError unless every one of ``parts`` divides ``channels``."""
     check_positive_int(channels=channels, **parts)
     for name, value in parts.items():
         if channels % value:
-            near = [d for d in range(1, channels + 1) if channels % d == 0]
-            near = min(near, key=lambda d: abs(d - value))
+            divisors = [d for d in range(1, channels + 1) if channels % d == 0]
+            near = min(divisors, key=lambda d: abs(d - value))
             raise ValueError(f"channels={channels} is not divisible by {name}={value}; try {name}={near}")
 
 
-def hidden_width(channels, reduction, hidden_channels=None):
+def hidden_width(channels: int, reduction: int, hidden_channels: int | None = None) -> int:
     """Width of the bottleneck: ``hidden_channels`` if given, else ``channels // reduction``."""
     check_positive_int(channels=channels)
     if hidden_channels is not None:

@@ -6,8 +6,13 @@ returns ``[N, value channels, query positions]``. Products are written with
 fuses a reshape, a transpose and a product into one kernel that gives wrong numbers.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ._ops import full_precision, widen
@@ -16,7 +21,7 @@ from ._ops import full_precision, widen
 _SCORES, _QUERIES = 2**20, 256
 
 
-def matmul_transposed(x, y):
+def matmul_transposed(x: Tensor, y: Tensor) -> Tensor:
     """``[N, A, K], [N, B, K] -> [N, A, B]``, the product with the transpose of ``y``.
 
     The accelerated kernel of Paddle Inference gives wrong numbers for K = 1, so the
@@ -27,7 +32,7 @@ def matmul_transposed(x, y):
     return paddle.bmm(x, y.transpose([0, 2, 1]))
 
 
-def average(value, weights):
+def average(value: Tensor, weights: Tensor) -> Tensor:
     """``[N, E, M], [N, L, M] -> [N, E, L]``: the values averaged with each row of weights."""
     if paddle.in_dynamic_mode():
         return paddle.matmul(value, weights, transpose_y=True)
@@ -35,24 +40,24 @@ def average(value, weights):
     return paddle.bmm(weights, value.transpose([0, 2, 1])).transpose([0, 2, 1])
 
 
-def softmax_weights(query, key, scale=1.0):
+def softmax_weights(query: Tensor, key: Tensor, scale: float = 1.0) -> Tensor:
     """softmax over keys of ``scale * query . key``: ``[N, query positions, key positions]``."""
     scores = paddle.matmul(query, key, transpose_x=True)
     return F.softmax(scores * scale if scale != 1.0 else scores, axis=-1)
 
 
-def softmax_attention_naive(query, key, value, scale=1.0):
+def softmax_attention_naive(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0) -> Tensor:
     """The reference form, which keeps all attention scores."""
     return average(value, softmax_weights(query, key, scale))
 
 
-def _chunks(query, key, chunk):
+def _chunks(query: Tensor, key: Tensor, chunk: int | None) -> list[tuple[int, int]]:
     """Bounds of the query chunks."""
     positions, chunk = query.shape[2], chunk or _QUERIES
     return [(i, min(i + chunk, positions)) for i in range(0, positions, chunk)]
 
 
-def _in_chunks(query, key, value, scale, chunk):
+def _in_chunks(query: Tensor, key: Tensor, value: Tensor, scale: float, chunk: int | None) -> Tensor:
     parts = [
         softmax_attention_naive(query[:, :, i:j], key, value, scale) for i, j in _chunks(query, key, chunk)
     ]
@@ -63,21 +68,25 @@ class _Recompute(PyLayer):
     """:func:`_in_chunks` whose backward computes the weights again instead of keeping them."""
 
     @staticmethod
-    def forward(ctx, query, key, value, scale, chunk):
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, chunk: int | None
+    ) -> Tensor:
         ctx.save_for_backward(query, key, value)
         ctx.scale, ctx.chunk = scale, chunk
         ctx.wanted = [not t.stop_gradient for t in (query, key, value)]
         return _in_chunks(query, key, value, scale, chunk)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         with full_precision():  # as the forward pass, wherever backward is called
             found = _Recompute._gradients(ctx, gradient, *ctx.saved_tensor())
         # Paddle wants None for what needs no gradient.
         return tuple(g if wanted else None for g, wanted in zip(found, ctx.wanted))
 
     @staticmethod
-    def _gradients(ctx, gradient, query, key, value):
+    def _gradients(
+        ctx: Any, gradient: Tensor, query: Tensor, key: Tensor, value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         query_parts, key_gradient, value_gradient = [], None, None
         for i, j in _chunks(query, key, ctx.chunk):
             part, wanted = query[:, :, i:j], gradient[:, :, i:j]
@@ -91,7 +100,9 @@ class _Recompute(PyLayer):
         return paddle.concat(query_parts, axis=2), key_gradient, value_gradient
 
 
-def softmax_attention(query, key, value, scale=1.0, chunk=None):
+def softmax_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, chunk: int | None = None
+) -> Tensor:
     r"""Values averaged with softmax weights, :math:`\mathrm{softmax}_j(s\, q_i \cdot k_j)\, v_j`.
 
     Attention scores and softmax are in float32 also under automatic mixed precision.
@@ -122,13 +133,13 @@ def softmax_attention(query, key, value, scale=1.0, chunk=None):
         return out.astype(dtype)
 
 
-def dot_product_attention_naive(query, key, value):
+def dot_product_attention_naive(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The reference form of :func:`dot_product_attention`."""
     weights = paddle.matmul(query, key, transpose_x=True) / key.shape[2]
     return average(value, weights)
 
 
-def dot_product_attention(query, key, value):
+def dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     r"""Values averaged with plain dot products, :math:`\frac1M \sum_j (q_i \cdot k_j)\, v_j`.
 
     Computed as :math:`(\sum_j v_j k_j^T)\, q_i`, which is the same sum in another
@@ -143,13 +154,13 @@ def dot_product_attention(query, key, value):
         return paddle.matmul(context, query).astype(dtype)
 
 
-def concatenation_attention_naive(a, b, value):
+def concatenation_attention_naive(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
     """The reference form of :func:`concatenation_attention`."""
     weights = F.relu(a.unsqueeze(2) + b.unsqueeze(1)) / b.shape[1]
     return average(value, weights)
 
 
-def concatenation_attention(a, b, value):
+def concatenation_attention(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
     r"""Values averaged with :math:`\frac1M\, \mathrm{ReLU}(a_i + b_j)`.
 
     Of the keys only those with :math:`b_j > -a_i` count. With keys sorted by
@@ -178,12 +189,12 @@ def concatenation_attention(a, b, value):
         return (a.unsqueeze(1) * plain + weighted).astype(dtype)
 
 
-def _running_sums(value):
+def _running_sums(value: Tensor) -> Tensor:
     """``[N, E, M] -> [N, E, M + 1]``, the sums of the first 0, 1, ... M positions."""
     return paddle.cumsum(paddle.concat([paddle.zeros_like(value[:, :, :1]), value], axis=2), axis=2)
 
 
-def _pick(value, index):
+def _pick(value: Tensor, index: Any) -> Tensor:
     """Positions ``index`` ``[N, L]`` of ``value`` ``[N, E, M]``: ``[N, E, L]``."""
     index = index.unsqueeze(1).expand([-1, value.shape[1], -1])
     return paddle.take_along_axis(value, index, axis=2, broadcast=False)

@@ -1,23 +1,26 @@
 """Initialisers, and layers with an initialiser."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import paddle
 from paddle import nn
 
 
-def constant(value):
+def constant(value: float) -> paddle.ParamAttr:
     """Parameter attribute: start from ``value``."""
     return paddle.ParamAttr(initializer=nn.initializer.Constant(value))
 
 
-def fan_in_uniform(fan_in):
+def fan_in_uniform(fan_in: int) -> nn.initializer.Initializer:
     """Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), the initialiser of the fluid SE block."""
     bound = 1.0 / math.sqrt(fan_in)
     return nn.initializer.Uniform(-bound, bound)
 
 
-def pointwise(in_channels, out_channels, bias):
+def pointwise(in_channels: int, out_channels: int, bias: bool) -> nn.Layer:
     """A 1x1 convolution used as a fully connected layer over channels.
 
     Kept 4-D because the deployed network then needs no reshape around it.
@@ -31,7 +34,15 @@ def pointwise(in_channels, out_channels, bias):
     )
 
 
-def conv(in_channels, out_channels, kernel_size=1, bias=True, cls=nn.Conv2D, zero=False, **options):
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int | tuple[int, int] = 1,
+    bias: bool = True,
+    cls: type = nn.Conv2D,
+    zero: bool = False,
+    **options: Any,
+) -> nn.Layer:
     """A convolution whose weights and bias start as in the authors' PyTorch.
 
     There the default is Uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both.
@@ -51,7 +62,9 @@ def conv(in_channels, out_channels, kernel_size=1, bias=True, cls=nn.Conv2D, zer
     )
 
 
-def batch_norm(channels, momentum=0.1, cls=nn.BatchNorm2D, zero=False):
+def batch_norm(
+    channels: int, momentum: float = 0.1, cls: type = nn.BatchNorm2D, zero: bool = False
+) -> nn.Layer:
     """Batch normalisation; ``momentum`` is the weight of the new value, as in PyTorch."""
     return cls(
         channels,
@@ -62,7 +75,7 @@ def batch_norm(channels, momentum=0.1, cls=nn.BatchNorm2D, zero=False):
     )
 
 
-def start_from_zero(*parameters):
+def start_from_zero(*parameters: Any) -> None:
     """Set ``parameters`` (None is skipped) to 0, for a gate of 2 * sigmoid(0) = 1."""
     for parameter in parameters:
         if parameter is not None:

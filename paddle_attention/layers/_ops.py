@@ -1,13 +1,18 @@
 """Operations that several layers need: precision, shapes, reductions, interpolation."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor, nn
 from paddle.framework import in_dynamic_or_pir_mode
 
 
-def skew(mask, size):
+def skew(mask: Tensor, size: Any) -> Tensor:
     """``[..., size, M] -> [..., size, size]``: entry (i, j) is ``mask[i, j - i + (M - 1) // 2]``, or 0.
 
     That is, maps relative to each position become maps of absolute positions.
@@ -30,7 +35,7 @@ def skew(mask, size):
 HALF = (paddle.float16, paddle.bfloat16)
 
 
-def full_precision():
+def full_precision() -> Tensor:
     """Context in which automatic mixed precision is off.
 
     For attention scores, softmax and sums of squares, which overflow or lose too much in half precision.
@@ -39,17 +44,17 @@ def full_precision():
     return paddle.amp.auto_cast(enable=False) if in_dynamic_or_pir_mode() else contextlib.nullcontext()
 
 
-def widen(x):
+def widen(x: Tensor) -> Tensor:
     """``x`` in float32 if it is half precision, else ``x`` itself."""
     return x.astype("float32") if x.dtype in HALF else x
 
 
-def is_deployed(layer):
+def is_deployed(layer: nn.Layer) -> bool:
     """Whether ``layer`` is being traced for inference, where only the forward pass matters."""
     return not layer.training and not paddle.in_dynamic_mode()
 
 
-def size_of(x, axes):
+def size_of(x: Tensor, axes: Any) -> list[Tensor]:
     """Sizes of ``x`` along ``axes``, as integers, or as tensors where a static graph does not know them."""
     known = [x.shape[axis] for axis in axes]
     if paddle.in_dynamic_mode() or all(isinstance(n, int) and n >= 0 for n in known):
@@ -58,13 +63,13 @@ def size_of(x, axes):
     return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes)]
 
 
-def split_channels(x, parts):
+def split_channels(x: Tensor, parts: int) -> list[Tensor]:
     """``parts`` equal groups of channels. By slices: the accelerated split fails on a second size."""
     width = x.shape[1] // parts
     return [x[:, i * width : (i + 1) * width] for i in range(parts)]
 
 
-def weighted_sum(maps, weights):
+def weighted_sum(maps: list[Tensor], weights: Tensor) -> Tensor:
     """Sum of ``maps`` ``[N, C, H, W]``, each with its own of ``weights`` ``[N, maps, C, 1, 1]``."""
     total = None
     for x, weight in zip(maps, paddle.unbind(weights, axis=1)):
@@ -72,25 +77,25 @@ def weighted_sum(maps, weights):
     return total
 
 
-def count_positions(x):
+def count_positions(x: Tensor) -> Tensor:
     """H * W of ``[N, C, H, W]`` as a number, or as a tensor where a static graph does not know it."""
     height, width = size_of(x, (2, 3))
     count = height * width
     return float(count) if isinstance(count, int) else count.astype(x.dtype)
 
 
-def unbiased(x):
+def unbiased(x: Tensor) -> Tensor:
     """Bessel's correction, n / (n - 1) for n positions; 1 for a single one."""
     count = count_positions(x)
     return count / ((count - 1.0).clip(min=1.0) if paddle.is_tensor(count) else max(count - 1.0, 1.0))
 
 
-def unflatten_like(y, x):
+def unflatten_like(y: Tensor, x: Tensor) -> Tensor:
     """``[N, C, L] -> [N, C, *x.shape[2:]]``: give flattened positions the spatial axes of ``x``."""
     return y.reshape([0, y.shape[1], *size_of(x, range(2, len(x.shape)))])
 
 
-def expand_gate(gate, x):
+def expand_gate(gate: Tensor, x: Tensor) -> Tensor:
     """A gate with axes of size 1 in the shape of ``x``.
 
     The deployed network multiplies maps of one shape quickly; where one is expanded over
@@ -99,14 +104,14 @@ def expand_gate(gate, x):
     return gate.expand([-1, x.shape[1], *size_of(x, (2, 3))])
 
 
-def max_over(x, axis):
+def max_over(x: Tensor, axis: int) -> Tensor:
     """Maximum along an axis, kept, with a backward of O(numel), where that of ``paddle.max`` costs far more."""
     if x.dtype in HALF:  # not every device has half-precision kernels; the cast is exact both ways
         return max_over(x.astype("float32"), axis).astype(x.dtype)
     return paddle.take_along_axis(x, paddle.argmax(x, axis=axis, keepdim=True), axis=axis)
 
 
-def reduce_deployed(reduce, x, axis):
+def reduce_deployed(reduce: Callable[..., Any], x: Tensor, axis: int) -> Tensor:
     """``reduce`` (``paddle.mean`` or ``paddle.max``) along one of the axes 1, 2, 3, kept.
 
     Deployed networks keep channels last inside, and reduce such a map faster.
@@ -115,7 +120,7 @@ def reduce_deployed(reduce, x, axis):
     return y.transpose([0, 3, 1, 2])
 
 
-def resize(x, size, align_corners):
+def resize(x: Tensor, size: list[Any], align_corners: bool) -> Tensor:
     """Bilinear interpolation to ``size``, integers or tensors."""
     if paddle.in_dynamic_mode():
         return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
@@ -126,7 +131,7 @@ def resize(x, size, align_corners):
     return x.squeeze(2)
 
 
-def resize_nearest(x, size):
+def resize_nearest(x: Tensor, size: list[Any]) -> Tensor:
     """Nearest-neighbour interpolation to ``size``, integers or tensors."""
     if paddle.in_dynamic_mode():
         return F.interpolate(x, size=size, mode="nearest")
@@ -136,6 +141,6 @@ def resize_nearest(x, size):
     return x
 
 
-def hard_sigmoid(v):
+def hard_sigmoid(v: Tensor) -> Tensor:
     """relu6(v + 3) / 6; ``F.hardsigmoid`` rounds the slope 1/6 to seven digits."""
     return F.relu6(v + 3.0) / 6.0

@@ -5,8 +5,12 @@ Network for Scene Parsing", arXiv 1809.00916; authors' code:
 openseg-group/OCNet.pytorch.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._abn import conv_abn
@@ -20,14 +24,14 @@ __all__ = ["ASPOC"]
 class _Context(AttentionLayer):
     """``BaseOC_Context_Module``: the context alone, through a convolution."""
 
-    def __init__(self, channels, key_channels, scale, abs_gamma):
+    def __init__(self, channels: int, key_channels: int, scale: int, abs_gamma: bool) -> None:
         super().__init__()
         self.stages = nn.LayerList(
             [ObjectContextBlock(channels, key_channels, scale=scale, abs_gamma=abs_gamma)]
         )
         self.conv_bn_dropout = conv_abn(channels, channels, abs_gamma=abs_gamma)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.conv_bn_dropout(self.stages[0](x))
 
 
@@ -59,7 +63,14 @@ class ASPOC(AttentionLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
-    def __init__(self, channels, out_features=None, dilations=(12, 24, 36), dropout=0.1, abs_gamma=False):
+    def __init__(
+        self,
+        channels: int,
+        out_features: int | None = None,
+        dilations: Sequence[int] = (12, 24, 36),
+        dropout: float = 0.1,
+        abs_gamma: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_fraction(dropout=dropout)
@@ -88,12 +99,12 @@ class ASPOC(AttentionLayer):
         fuse = conv_abn(5 * out_features, 2 * out_features, bias=False, abs_gamma=abs_gamma)
         self.conv_bn_dropout = nn.Sequential(*fuse, nn.Dropout2D(dropout))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of positions of the halved map, ``[N, positions, positions]``."""
         first = self.context[1](self.context[0](x))
         return self.context[2].stages[0].attention_maps(first)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         branches = (self.context, self.conv2, self.conv3, self.conv4, self.conv5)
         return self.conv_bn_dropout(paddle.concat([branch(x) for branch in branches], axis=1))

@@ -4,8 +4,10 @@ J. Park, S. Woo, J.-Y. Lee, I. S. Kweon, "BAM: Bottleneck Attention Module",
 arXiv 1807.06514; authors' code: Jongchan/attention-module.
 """
 
+from __future__ import annotations
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -77,8 +79,14 @@ class BAM(GateLayer):
     }
 
     def __init__(
-        self, channels, reduction=16, num_layers=1, dilation_conv_num=2, dilation_val=4, combine="mul"
-    ):
+        self,
+        channels: int,
+        reduction: int = 16,
+        num_layers: int = 1,
+        dilation_conv_num: int = 2,
+        dilation_val: int = 4,
+        combine: str = "mul",
+    ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         check_positive_int(num_layers=num_layers, dilation_conv_num=dilation_conv_num)
@@ -104,7 +112,7 @@ class BAM(GateLayer):
             self.spatial_att.add_sublayer(f"relu{i + 1}", nn.ReLU())
         self.spatial_att.add_sublayer("conv_final", conv(hidden, 1))
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The weights ``1 + M(x)``, ``[N, channels, H, W]``, each in [1, 2]."""
         channel, spatial = self.channel_att(self.avg_pool(x)), self.spatial_att(x)
         if is_deployed(self):

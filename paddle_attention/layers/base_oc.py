@@ -5,8 +5,12 @@ Network for Scene Parsing", arXiv 1809.00916; authors' code:
 openseg-group/OCNet.pytorch.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._abn import conv_abn
@@ -49,14 +53,14 @@ class BaseOC(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        out_channels=None,
-        key_channels=None,
-        value_channels=None,
-        dropout=0.05,
-        sizes=(1,),
-        abs_gamma=False,
-    ):
+        channels: int,
+        out_channels: int | None = None,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        dropout: float = 0.05,
+        sizes: Sequence[int] = (1,),
+        abs_gamma: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_fraction(dropout=dropout)
@@ -72,11 +76,11 @@ class BaseOC(AttentionLayer):
         fuse = conv_abn(2 * channels, out_channels, abs_gamma=abs_gamma)
         self.conv_bn_dropout = nn.Sequential(*fuse, nn.Dropout2D(dropout))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of every stage, a list of ``[N, positions, positions]``."""
         return [stage.attention_maps(x) for stage in self.stages]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         context = self.stages[0](x)
         for stage in self.stages[1:]:

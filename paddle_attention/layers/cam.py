@@ -4,8 +4,11 @@ J. Fu, J. Liu, H. Tian, Y. Li, Y. Bao, Z. Fang, H. Lu, "Dual Attention Network
 for Scene Segmentation", arXiv 1809.02983; authors' code: junfu1115/DANet.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -48,24 +51,24 @@ class CAM(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         self.channels = channels
         self.gamma = self.create_parameter([1], attr=constant(0.0))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of channels (last axis) for channels (middle), ``[N, channels, channels]``."""
         return self._weights(x)
 
     @staticmethod
-    def _weights(x):
+    def _weights(x: Tensor) -> Tensor:
         with full_precision():
             flat = widen(x).flatten(2)
             # softmax(max - e) is softmax(-e): a constant of the row cancels, in the gradient too.
             return F.softmax(-matmul_transposed(flat, flat), axis=-1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         weights = self._weights(x)
         with full_precision():

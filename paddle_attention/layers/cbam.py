@@ -4,6 +4,12 @@ S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention
 Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paddle import Tensor
+
 from ..registry import register_attention
 from ._base import AttentionLayer
 from .channel_attention import ChannelAttention
@@ -59,17 +65,17 @@ class CBAM(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        reduction=16,
-        kernel_size=7,
-        pool_types=("avg", "max"),
-        no_spatial=False,
-        spatial_bn=True,
-        bias=True,
-        hidden_channels=None,
-        identity_init=False,
-        bn_momentum=0.01,
-    ):
+        channels: int,
+        reduction: int = 16,
+        kernel_size: int = 7,
+        pool_types: Sequence[str] = ("avg", "max"),
+        no_spatial: bool = False,
+        spatial_bn: bool = True,
+        bias: bool = True,
+        hidden_channels: int | None = None,
+        identity_init: bool = False,
+        bn_momentum: float = 0.01,
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.channel_gate = ChannelAttention(
@@ -81,14 +87,14 @@ class CBAM(AttentionLayer):
             else SpatialAttention(channels, kernel_size, spatial_bn, identity_init, bn_momentum)
         )
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'channel': [N, channels, 1, 1], 'spatial': [N, 1, H, W]}``; no spatial one with ``no_spatial``."""
         maps = {"channel": self.channel_gate.gate(x)}
         if self.spatial_gate is not None:
             maps["spatial"] = self.spatial_gate.gate(x * maps["channel"])
         return maps
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         x = self.channel_gate(x)
         return x if self.spatial_gate is None else self.spatial_gate(x)

@@ -11,9 +11,13 @@ cannot trace it where it takes C for an unknown.) In the exported network only t
 ``max`` is the faster kernel. Both give the same numbers.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -26,17 +30,17 @@ __all__ = ["ChannelAttention"]
 POOL_TYPES = ("avg", "max", "lp", "lse")
 
 
-def max_over_pixels(x):
+def max_over_pixels(x: Tensor) -> Tensor:
     """``[N, C, H, W] -> [N, C, 1, 1]`` maximum, with a backward of O(numel)."""
     return F.adaptive_max_pool2d(x, 1)
 
 
-def max_over_pixels_deployed(x):
+def max_over_pixels_deployed(x: Tensor) -> Tensor:
     """The same forward as :func:`max_over_pixels`, for graphs without a backward."""
     return paddle.max(x.flatten(2), axis=-1, keepdim=True).unsqueeze(-1)
 
 
-def power_average(x):
+def power_average(x: Tensor) -> Tensor:
     """``[N, C, H, W] -> [N, C, 1, 1]`` root of the sum of squares over the map; no mean."""
     with full_precision():
         wide = widen(x)
@@ -45,7 +49,7 @@ def power_average(x):
         return paddle.sqrt(total.clip(min=1e-30)).astype(x.dtype)
 
 
-def log_sum_exp(x):
+def log_sum_exp(x: Tensor) -> Tensor:
     """``[N, C, H, W] -> [N, C, 1, 1]`` logarithm of the sum of exponentials over the map; no mean."""
     with full_precision():
         flat = widen(x).flatten(2)
@@ -93,13 +97,13 @@ class ChannelAttention(GateLayer):
 
     def __init__(
         self,
-        channels,
-        reduction=16,
-        pool_types=("avg", "max"),
-        bias=True,
-        hidden_channels=None,
-        identity_init=False,
-    ):
+        channels: int,
+        reduction: int = 16,
+        pool_types: Sequence[str] = ("avg", "max"),
+        bias: bool = True,
+        hidden_channels: int | None = None,
+        identity_init: bool = False,
+    ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction, hidden_channels)
         pool_types = (pool_types,) if isinstance(pool_types, str) else tuple(pool_types)
@@ -117,13 +121,13 @@ class ChannelAttention(GateLayer):
         if identity_init:
             start_from_zero(self.fc2.weight, self.fc2.bias)
 
-    def _pool(self, x, pool_type):
+    def _pool(self, x: Tensor, pool_type: str) -> Tensor:
         if pool_type == "max" and is_deployed(self):
             return max_over_pixels_deployed(x)
         pools = {"avg": self.avg_pool, "max": max_over_pixels, "lp": power_average, "lse": log_sum_exp}
         return pools[pool_type](x)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         logits = None
         for pool_type in self.pool_types:

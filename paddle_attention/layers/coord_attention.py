@@ -4,8 +4,11 @@ Q. Hou, D. Zhou, J. Feng, "Coordinate Attention for Efficient Mobile Network
 Design", arXiv 2103.02907; authors' code: houqb/CoordAttention.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -48,7 +51,7 @@ class CoordAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=32, identity_init=False):
+    def __init__(self, channels: int, reduction: int = 32, identity_init: bool = False) -> None:
         super().__init__()
         check_positive_int(channels=channels, reduction=reduction)
         hidden = max(8, channels // reduction)
@@ -62,7 +65,7 @@ class CoordAttention(AttentionLayer):
             for last in (self.conv_h, self.conv_w):
                 start_from_zero(last.weight, last.bias)
 
-    def gates(self, x):
+    def gates(self, x: Tensor) -> tuple[Tensor, ...]:
         """Gates of the rows ``[N, channels, H, 1]`` and of the columns ``[N, channels, 1, W]``."""
         height = size_of(x, (2,))[0]
         if is_deployed(self):
@@ -76,11 +79,11 @@ class CoordAttention(AttentionLayer):
         columns = F.sigmoid(self.conv_w(y[:, :, height:].transpose([0, 1, 3, 2])))
         return (2.0 * rows, 2.0 * columns) if self.identity_init else (rows, columns)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'row': [N, channels, H, 1], 'column': [N, channels, 1, W]}``."""
         return dict(zip(("row", "column"), self.gates(x)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         rows, columns = self.gates(x)
         if is_deployed(self):

@@ -5,8 +5,11 @@ Criss-Cross Attention for Semantic Segmentation", arXiv 1811.11721; authors'
 code: speedinghzl/CCNet.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -49,7 +52,7 @@ class CrissCrossAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=8):
+    def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         self.channels = channels
@@ -59,7 +62,7 @@ class CrissCrossAttention(AttentionLayer):
         self.gamma = self.create_parameter([1], attr=constant(0.0))
 
     @staticmethod
-    def _weights(query, key):
+    def _weights(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         """``[N, H, W, H]`` of the column and ``[N, H, W, W]`` of the row, which sum to 1 together."""
         batch, height, width = size_of(query, (0, 2, 3))
         columns = [t.transpose([0, 3, 2, 1]).flatten(0, 1) for t in (query, key)]  # N * W, H, C
@@ -74,14 +77,14 @@ class CrissCrossAttention(AttentionLayer):
         weights = F.softmax(paddle.concat([column, row], axis=3), axis=3)
         return weights[..., :height], weights[..., height:]
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'column': [N, H, W, H], 'row': [N, H, W, W]}``: weights of each position's column and row."""
         query, key = self.query_conv(x), self.key_conv(x)
         with full_precision():
             column, row = self._weights(widen(query), widen(key))
         return {"column": column, "row": row}
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         query, key, value = self.query_conv(x), self.key_conv(x), self.value_conv(x)
         with full_precision():

@@ -4,7 +4,9 @@ J. Fu, J. Liu, H. Tian, Y. Li, Y. Bao, Z. Fang, H. Lu, "Dual Attention Network
 for Scene Segmentation", arXiv 1809.02983; authors' code: junfu1115/DANet.
 """
 
-from paddle import nn
+from __future__ import annotations
+
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -47,7 +49,7 @@ class DAModule(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, out_channels=None, dropout=0.1):
+    def __init__(self, channels: int, out_channels: int | None = None, dropout: float = 0.1) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(channels=channels, out_channels=out_channels)
@@ -60,7 +62,7 @@ class DAModule(AttentionLayer):
         self.channels = channels
         inter = channels // 4
 
-        def unit(width):
+        def unit(width: int) -> nn.Layer:
             convolution = conv(width, inter, 3, bias=False, padding=1)
             return nn.Sequential(convolution, batch_norm(inter), nn.ReLU())
 
@@ -70,22 +72,22 @@ class DAModule(AttentionLayer):
         self.conv8 = self._last(inter, out_channels, dropout)
 
     @staticmethod
-    def _last(inter, out_channels, dropout):
+    def _last(inter: int, out_channels: int, dropout: float) -> nn.Layer:
         return nn.Sequential(nn.Dropout2D(dropout), conv(inter, out_channels))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'position': [N, H * W, H * W], 'channel': [N, channels // 4, channels // 4]}``."""
         return {
             "position": self.sa.attention_maps(self.conv5a(x)),
             "channel": self.sc.attention_maps(self.conv5c(x)),
         }
 
-    def _both(self, x):
+    def _both(self, x: Tensor) -> tuple[Tensor, ...]:
         """The features of the position and of the channel attention."""
         self.check_input(x)
         return self.conv51(self.sa(self.conv5a(x))), self.conv52(self.sc(self.conv5c(x)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         position, channel = self._both(x)
         return self.conv8(position + channel)
 
@@ -107,10 +109,10 @@ class DAHead(DAModule):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, out_channels, dropout=0.1):
+    def __init__(self, channels: int, out_channels: int, dropout: float = 0.1) -> None:
         super().__init__(channels, out_channels, dropout)
         self.conv6, self.conv7 = (self._last(channels // 4, out_channels, dropout) for _ in range(2))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         position, channel = self._both(x)
         return self.conv8(position + channel), self.conv6(position), self.conv7(channel)

@@ -4,8 +4,11 @@ Y. Chen, Y. Kalantidis, J. Li, S. Yan, J. Feng, "A^2-Nets: Double Attention
 Networks", arXiv 1810.11579.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -51,7 +54,9 @@ class DoubleAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, c_m=None, c_n=None, residual=True):
+    def __init__(
+        self, channels: int, c_m: int | None = None, c_n: int | None = None, residual: bool = True
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         c_m = max(channels // 4, 1) if c_m is None else c_m
@@ -63,14 +68,14 @@ class DoubleAttention(AttentionLayer):
         self.conv_v = conv(channels, c_n)
         self.conv_z = conv(c_m, channels, zero=residual)
 
-    def _weights(self, x):
+    def _weights(self, x: Tensor) -> tuple[Tensor, ...]:
         """Weights of the positions and of the descriptors, each ``[N, c_n, positions]``."""
         gather, distribute = self.conv_b(x), self.conv_v(x)
         with full_precision():
             gather = F.softmax(widen(gather).flatten(2), axis=2)
             return gather, F.softmax(widen(distribute).flatten(2), axis=1)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'gather': ..., 'distribute': ...}``, each ``[N, c_n, H, W]``.
 
         The former sum to 1 over positions, the latter over the ``c_n`` descriptors.
@@ -78,7 +83,7 @@ class DoubleAttention(AttentionLayer):
         gather, distribute = self._weights(x)
         return {"gather": unflatten_like(gather, x), "distribute": unflatten_like(distribute, x)}
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         features = self.conv_a(x)
         gather, distribute = self._weights(x)

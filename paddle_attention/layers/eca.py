@@ -5,10 +5,12 @@ Attention for Deep Convolutional Neural Networks", arXiv 1910.03151; authors'
 code: BangguWu/ECANet.
 """
 
+from __future__ import annotations
+
 import math
 
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -18,7 +20,7 @@ from ._init import conv, start_from_zero
 __all__ = ["ECA"]
 
 
-def eca_kernel_size(channels, gamma=2, b=1):
+def eca_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     r"""Odd kernel size nearest to :math:`|\log_2(C)/\gamma + b/\gamma|` (equation 12).
 
     As the authors compute it: truncate, then add 1 if even. For C = 64, 128,
@@ -66,7 +68,14 @@ class ECA(GateLayer):
     _KEYS = {"conv.weight": ("conv.weight", lambda w: w[..., None])}
     TORCH_KEYS = {"authors": _KEYS, "timm": _KEYS}
 
-    def __init__(self, channels, k_size=None, gamma=2, b=1, identity_init=False):
+    def __init__(
+        self,
+        channels: int,
+        k_size: int | None = None,
+        gamma: float = 2,
+        b: float = 1,
+        identity_init: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         if not isinstance(gamma, (int, float)) or gamma <= 0:
@@ -82,7 +91,7 @@ class ECA(GateLayer):
         if identity_init:
             start_from_zero(self.conv.weight)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         z = self.avg_pool(x).reshape([0, 1, self.channels, 1])
         gate = F.sigmoid(self.conv(z)).reshape([0, self.channels, 1, 1])

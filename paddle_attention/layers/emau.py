@@ -5,11 +5,13 @@ Attention Networks for Semantic Segmentation", arXiv 1907.13426; authors' code:
 XiaLiPKU/EMANet.
 """
 
+from __future__ import annotations
+
 import math
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -65,7 +67,9 @@ class EMAU(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, k=64, stage_num=3, momentum=0.9, bn_momentum=3e-4):
+    def __init__(
+        self, channels: int, k: int = 64, stage_num: int = 3, momentum: float = 0.9, bn_momentum: float = 3e-4
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels, k=k, stage_num=stage_num)
         check_fraction(momentum=momentum, bn_momentum=bn_momentum)
@@ -79,11 +83,11 @@ class EMAU(AttentionLayer):
         self.register_buffer("mu", self._unit_length(mu))
 
     @staticmethod
-    def _unit_length(mu):
+    def _unit_length(mu: Tensor) -> Tensor:
         return mu / (1e-6 + paddle.sqrt((mu * mu).sum(axis=1, keepdim=True)))
 
     @paddle.no_grad()
-    def _iterate(self, x):
+    def _iterate(self, x: Tensor) -> tuple[Tensor, ...]:
         """Bases ``[N, C, k]`` and the responsibilities ``[N, positions, k]`` of before their last update."""
         mu, z = self.mu.astype(x.dtype), None
         for _ in range(self.stage_num):
@@ -94,7 +98,7 @@ class EMAU(AttentionLayer):
         return mu, z
 
     @paddle.no_grad()
-    def _move_bases(self, mu):
+    def _move_bases(self, mu: Tensor) -> None:
         mean = mu.mean(axis=0, keepdim=True)
         if paddle.distributed.get_world_size() > 1 and paddle.distributed.is_initialized():
             paddle.distributed.all_reduce(mean)
@@ -102,13 +106,13 @@ class EMAU(AttentionLayer):
         mean = mean.astype(self.mu.dtype)
         paddle.assign(self.momentum * self.mu + (1.0 - self.momentum) * mean, self.mu)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Responsibilities of the bases for the positions, ``[N, H * W, k]``; they sum to 1 over k."""
         features = self.conv1(x)
         with full_precision():
             return self._iterate(widen(features).flatten(2))[1]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         y = self.conv1(x)
         with full_precision():

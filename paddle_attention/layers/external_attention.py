@@ -5,11 +5,13 @@ Attention using Two Linear Layers for Visual Tasks", arXiv 2105.02358; authors'
 code: MenghaoGuo/EANet.
 """
 
+from __future__ import annotations
+
 import math
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -61,13 +63,13 @@ class ExternalAttention(AttentionLayer):
         }
     }
 
-    def __init__(self, channels, k=64, bn_momentum=3e-4):
+    def __init__(self, channels: int, k: int = 64, bn_momentum: float = 3e-4) -> None:
         super().__init__()
         check_positive_int(channels=channels, k=k)
         check_fraction(bn_momentum=bn_momentum)
         self.channels, self.k = channels, k
 
-        def start(fan_out):
+        def start(fan_out: int) -> paddle.ParamAttr:
             return paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, math.sqrt(2.0 / fan_out)))
 
         bias = paddle.ParamAttr(initializer=fan_in_uniform(channels))
@@ -78,7 +80,7 @@ class ExternalAttention(AttentionLayer):
         again = nn.Conv2D(channels, channels, 1, weight_attr=start(channels), bias_attr=False)
         self.conv2 = nn.Sequential(again, batch_norm(channels, bn_momentum))
 
-    def _weights(self, x):
+    def _weights(self, x: Tensor) -> Tensor:
         """Weights of the memory units, ``[N, k, positions]``."""
         features = self.conv1(x)
         with full_precision():
@@ -86,11 +88,11 @@ class ExternalAttention(AttentionLayer):
             weights = F.softmax(scores, axis=2)
             return weights / (1e-9 + weights.sum(axis=1, keepdim=True))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of the memory units at the positions, ``[N, k, H, W]``; they sum to 1 over k."""
         return unflatten_like(self._weights(x), x)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         weights = self._weights(x)
         with full_precision():

@@ -4,9 +4,12 @@ Z. Qin, P. Zhang, F. Wu, X. Li, "FcaNet: Frequency Channel Attention Networks",
 arXiv 2012.11879; authors' code: cfzd/FcaNet.
 """
 
+from __future__ import annotations
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -24,7 +27,7 @@ _FREQUENCIES = {
 }
 
 
-def frequencies(method):
+def frequencies(method: str) -> list[tuple[int, int]]:
     """The ``(row, column)`` frequencies of a method such as ``'top16'``, on a 7 x 7 grid."""
     order, number = str(method)[:3], str(method)[3:]
     if order not in _FREQUENCIES or number not in ("1", "2", "4", "8", "16", "32"):
@@ -76,8 +79,14 @@ class FcaLayer(GateLayer):
     TORCH_KEYS = {"authors": {"weight": "dct_layer.weight", "fc1": "fc.0", "fc2": "fc.2"}}
 
     def __init__(
-        self, channels, dct_h=7, dct_w=7, reduction=16, freq_sel_method="top16", identity_init=False
-    ):
+        self,
+        channels: int,
+        dct_h: int = 7,
+        dct_w: int = 7,
+        reduction: int = 16,
+        freq_sel_method: str = "top16",
+        identity_init: bool = False,
+    ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         check_positive_int(dct_h=dct_h, dct_w=dct_w)
@@ -103,11 +112,11 @@ class FcaLayer(GateLayer):
             start_from_zero(self.fc2.weight)
 
     @staticmethod
-    def _wave(frequency, length):
+    def _wave(frequency: int, length: int) -> np.ndarray:
         wave = np.cos(np.pi * frequency * (np.arange(length) + 0.5) / length) / np.sqrt(length)
         return wave if frequency == 0 else wave * np.sqrt(2.0)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         # To its own size this pooling changes nothing.
         small = x if tuple(x.shape[2:]) == self.size else F.adaptive_avg_pool2d(x, self.size)

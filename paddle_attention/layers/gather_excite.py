@@ -5,13 +5,15 @@ Feature Context in Convolutional Neural Networks", arXiv 1810.12348; authors'
 networks (Caffe): hujie-frank/GENet.
 """
 
+from __future__ import annotations
+
 import math
 
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
-from ._base import GateLayer
+from ._base import GateLayer, TorchKeys
 from ._checks import check_pair, check_positive_int, hidden_width
 from ._init import batch_norm, conv, start_from_zero
 from ._ops import resize_nearest, size_of
@@ -60,7 +62,7 @@ class GatherExcite(GateLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
-    def torch_keys(self):
+    def torch_keys(self) -> TorchKeys:
         """timm's names are ours. Its convolution of the whole map is padded, the authors' is not: other numbers."""
         if self.feat_size is not None:
             raise self.error(
@@ -71,14 +73,14 @@ class GatherExcite(GateLayer):
 
     def __init__(
         self,
-        channels,
-        extent=0,
-        extra_params=False,
-        feat_size=None,
-        use_mlp=True,
-        reduction=16,
-        identity_init=False,
-    ):
+        channels: int,
+        extent: int = 0,
+        extra_params: bool = False,
+        feat_size: tuple[int, ...] | None = None,
+        use_mlp: bool = True,
+        reduction: int = 16,
+        identity_init: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         if (
@@ -128,7 +130,7 @@ class GatherExcite(GateLayer):
             else:
                 raise ValueError("identity_init needs use_mlp or extra_params; it has no parameter")
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The weights, ``[N, channels, H, W]``, or ``[N, channels, 1, 1]`` of the whole map."""
         if self.gather is not None:
             z = self.gather(x)
@@ -144,7 +146,7 @@ class GatherExcite(GateLayer):
         gate = F.sigmoid(z)
         return 2.0 * gate if self.identity_init else gate
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if self.feat_size is not None and tuple(x.shape[2:]) != self.feat_size and -1 not in x.shape[2:]:
             raise self.error(

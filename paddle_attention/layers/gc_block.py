@@ -5,8 +5,12 @@ Squeeze-Excitation Networks and Beyond", arXiv 1904.11492; authors' code:
 xvjiarui/GCNet.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -19,12 +23,12 @@ __all__ = ["GCBlock"]
 FUSIONS = ("channel_add", "channel_mul")
 
 
-def position_weights(mask):
+def position_weights(mask: Tensor) -> Tensor:
     """Softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
     return unflatten_like(F.softmax(mask.flatten(2), axis=-1), mask)
 
 
-def attention_pool(x, mask):
+def attention_pool(x: Tensor, mask: Tensor) -> Tensor:
     """``[N, C, 1, 1]`` mean of ``x`` with the softmax of ``mask`` ``[N, 1, H, W]`` over positions."""
     with full_precision():
         # A pooling keeps the deployed network's layout, where a matrix product does not.
@@ -45,7 +49,7 @@ class _Transform(AttentionLayer):
         "timm": {"conv1": "fc1", "conv2": "fc2"},
     }
 
-    def __init__(self, channels, planes, epsilon):
+    def __init__(self, channels: int, planes: int, epsilon: float) -> None:
         super().__init__()
         self.planes = planes
         self.conv1 = conv(channels, planes)
@@ -53,7 +57,7 @@ class _Transform(AttentionLayer):
         self.norm = nn.LayerNorm(planes, epsilon=epsilon)
         self.conv2 = conv(planes, channels, zero=True)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         hidden = self.norm(self.conv1(x).flatten(1))
         return self.conv2(F.relu(hidden).reshape([0, self.planes, 1, 1]))
 
@@ -105,13 +109,13 @@ class GCBlock(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        ratio=1.0 / 16,
-        pooling_type="att",
-        fusion_types=("channel_add",),
-        identity_init=False,
-        epsilon=1e-5,
-    ):
+        channels: int,
+        ratio: float = 1.0 / 16,
+        pooling_type: str = "att",
+        fusion_types: Sequence[str] = ("channel_add",),
+        identity_init: bool = False,
+        epsilon: float = 1e-5,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_positive(ratio=ratio, epsilon=epsilon)
@@ -136,13 +140,13 @@ class GCBlock(AttentionLayer):
         )
         self.identity_init = identity_init
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of the positions in the context, ``[N, 1, H, W]``; they sum to 1."""
         if self.conv_mask is None:
             raise self.error("pooling_type='avg' weighs all positions alike; there is no map")
         return position_weights(self.conv_mask(x))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         context = self.avg_pool(x) if self.conv_mask is None else attention_pool(x, self.conv_mask(x))
         y = x

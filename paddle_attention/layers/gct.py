@@ -4,8 +4,11 @@ Z. Yang, L. Zhu, Y. Wu, Y. Yang, "Gated Channel Transformation for Visual
 Recognition", arXiv 1909.11519; authors' code: z-x-yang/GCT.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -50,7 +53,9 @@ class GCT(GateLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, epsilon=1e-5, mode="l2", after_relu=False):
+    def __init__(
+        self, channels: int, epsilon: float = 1e-5, mode: str = "l2", after_relu: bool = False
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_choice("mode", mode, ("l1", "l2"))
@@ -62,11 +67,11 @@ class GCT(GateLayer):
         self.beta = self.create_parameter(shape, attr=constant(0.0))
 
     @staticmethod
-    def _sum(x):
+    def _sum(x: Tensor) -> Tensor:
         """Sum over positions by a pooling, which is fast when deployed."""
         return F.adaptive_avg_pool2d(x, 1) * count_positions(x)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 2]."""
         with full_precision():
             wide = widen(x)

@@ -6,10 +6,14 @@ A. Courville, arXiv 1308.3432; score function: R. J. Williams, "Simple statistic
 gradient-following algorithms for connectionist reinforcement learning", 1992.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -61,7 +65,9 @@ class HardAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, k=0.5, domain="spatial", estimator="straight_through"):
+    def __init__(
+        self, channels: int, k: float = 0.5, domain: str = "spatial", estimator: str = "straight_through"
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_choice("domain", domain, ("channel", "spatial"))
@@ -77,13 +83,13 @@ class HardAttention(AttentionLayer):
         self.score = conv(channels, 1 if domain == "spatial" else channels)
         self.log_prob = None
 
-    def scores(self, x):
+    def scores(self, x: Tensor) -> Tensor:
         """Scores of the candidates, ``[N, H * W]`` or ``[N, channels]``."""
         if self.domain == "channel":
             return self.score(F.adaptive_avg_pool2d(x, 1)).flatten(1)
         return self.score(x).flatten(1)
 
-    def _number(self, scores):
+    def _number(self, scores: Tensor) -> Tensor:
         """How many to keep: k, or as many as there are."""
         candidates = size_of(scores, (1,))[0]
         if isinstance(self.k, int):
@@ -93,13 +99,13 @@ class HardAttention(AttentionLayer):
         return paddle.ceil(candidates.astype("float64") * self.k - 1e-6).astype("int64")
 
     @staticmethod
-    def _largest(scores, number):
+    def _largest(scores: Tensor, number: Any) -> tuple[Tensor, ...]:
         """1 for the ``number`` largest of every row, 0 for the others, and the order of the row."""
         order = paddle.argsort(scores, axis=1, descending=True)
         rank = paddle.argsort(order, axis=1)
         return (rank < number).astype(scores.dtype), order
 
-    def _draw(self, scores, number):
+    def _draw(self, scores: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """A draw of ``number`` without putting back, and the logarithm of its probability, ``[N]``."""
         # The largest scores after Gumbel noise are such a draw, in that order.
         noise = paddle.uniform(scores.shape, dtype=scores.dtype, min=1e-10, max=1.0)
@@ -109,7 +115,7 @@ class HardAttention(AttentionLayer):
         remaining = paddle.flip(paddle.logcumsumexp(paddle.flip(drawn, axis=[1]), axis=1), axis=[1])
         return mask, (drawn - remaining)[:, :number].sum(axis=1)
 
-    def mask(self, x):
+    def mask(self, x: Tensor) -> Tensor:
         """The choice, ``[N, 1, H, W]`` or ``[N, channels, 1, 1]``, of zeros and ones."""
         scores = self.scores(x)
         with full_precision():
@@ -125,11 +131,11 @@ class HardAttention(AttentionLayer):
                     mask = mask + (soft - soft.detach())
         return self._on_the_map(mask.astype(x.dtype), x)
 
-    def _on_the_map(self, mask, x):
+    def _on_the_map(self, mask: Tensor, x: Tensor) -> Tensor:
         """The choice of every row in a shape that multiplies ``x``."""
         return mask.unsqueeze([2, 3]) if self.domain == "channel" else unflatten_like(mask.unsqueeze(1), x)
 
-    def reinforce_loss(self, reward, baseline=0.0):
+    def reinforce_loss(self, reward: Tensor, baseline: float | Tensor = 0.0) -> Tensor:
         """Loss whose gradient is minus the score-function estimate of the reward's.
 
         Args:
@@ -153,12 +159,12 @@ class HardAttention(AttentionLayer):
             )
         return -((reward - baseline).detach() * self.log_prob).mean()
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """The choice of eval mode, ``[N, 1, H, W]`` or ``[N, channels, 1, 1]``, of zeros and ones."""
         scores = self.scores(x)
         mask, _ = self._largest(scores.detach(), self._number(scores))
         return self._on_the_map(mask, x)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return x * self.mask(x)

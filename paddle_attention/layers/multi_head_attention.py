@@ -7,23 +7,32 @@ Masks are PyTorch's: ``True`` means **blocked**. (Paddle's own layers take the o
 boolean, or numbers to add.)
 """
 
-import paddle
-from paddle import nn
+from __future__ import annotations
 
-from ._base import errors_name_the_class
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from ._base import TorchKeys, errors_name_the_class
 from ._checks import check_divides
 from ._ops import HALF, size_of
 
 __all__ = ["MultiHeadAttention"]
 
 
-def _thirds(part):
+def _thirds(part: int) -> Callable[..., Any]:
     return lambda w: w.reshape(3, w.shape[0] // 3, *w.shape[1:])[part]
 
 
 def additive_mask(
-    attn_mask=None, key_padding_mask=None, is_causal=False, sizes=(None, 1, None, None), dtype="float32"
-):
+    attn_mask: Tensor | None = None,
+    key_padding_mask: Tensor | None = None,
+    is_causal: bool = False,
+    sizes: Sequence[Any] = (None, 1, None, None),
+    dtype: str = "float32",
+) -> Tensor | None:
     """One mask to add to the attention scores, from PyTorch's masks.
 
     Args:
@@ -77,7 +86,7 @@ def additive_mask(
     return total if added is None else paddle.clip(total + added, min=least)
 
 
-def _four_axes(mask, batch, heads):
+def _four_axes(mask: Tensor, batch: Any, heads: int) -> Tensor:
     """``mask`` so that it broadcasts to ``[N, heads, L, S]``."""
     shape = list(mask.shape)
     if mask.dtype != paddle.bool and not paddle.is_floating_point(mask):
@@ -97,7 +106,7 @@ def _four_axes(mask, batch, heads):
     return mask.unsqueeze(1)
 
 
-def _check_sizes(name, given, shape, wanted):
+def _check_sizes(name: str, given: Tensor, shape: Sequence[int], wanted: Sequence[Any]) -> None:
     """Raise ValueError where a known size is neither 1 nor the wanted one."""
     for got, size in zip(shape, wanted):
         known = isinstance(got, int) and isinstance(size, int) and got > 0 and size > 0
@@ -136,7 +145,7 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         ValueError: if ``num_heads`` does not divide ``embed_dim``, or for a bad mask.
     """
 
-    def torch_keys(self):
+    def torch_keys(self) -> TorchKeys:
         """PyTorch packs the three projections unless keys or values have their own width."""
         if self.kdim == self.vdim == self.embed_dim:
             packed = {
@@ -152,15 +161,15 @@ class MultiHeadAttention(nn.MultiHeadAttention):
     @errors_name_the_class
     def __init__(
         self,
-        embed_dim,
-        num_heads,
-        dropout=0.0,
-        kdim=None,
-        vdim=None,
-        bias=True,
-        add_bias_kv=False,
-        add_zero_attn=False,
-    ):
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+    ) -> None:
         check_divides(embed_dim, num_heads=num_heads)
         super().__init__(embed_dim, num_heads, dropout, kdim, vdim, bias_attr=None if bias else False)
         self.add_zero_attn = add_zero_attn
@@ -171,18 +180,27 @@ class MultiHeadAttention(nn.MultiHeadAttention):
             self.bias_v = self.create_parameter([1, 1, embed_dim], default_initializer=xavier)
 
     def forward(
-        self, query, key=None, value=None, attn_mask=None, cache=None, key_padding_mask=None, is_causal=False
-    ):
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        cache: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
         key = query if key is None else key
         value = key if value is None else value
         attn_mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
         return super().forward(query, key, value, attn_mask, cache)
 
-    def _prepare_qkv(self, query, key, value, cache=None):
+    def _prepare_qkv(
+        self, query: Tensor, key: Tensor, value: Tensor, cache: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value, *cache = super()._prepare_qkv(query, key, value, cache)
         return (query, self._append(key, self.bias_k), self._append(value, self.bias_v), *cache)
 
-    def _append(self, x, bias):
+    def _append(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """``[N, heads, S, head_dim]`` with what ``add_bias_kv`` and ``add_zero_attn`` add to S."""
         parts = [x]
         if bias is not None:
@@ -192,7 +210,14 @@ class MultiHeadAttention(nn.MultiHeadAttention):
             parts.append(paddle.zeros_like(x[:, :, :1]))
         return x if len(parts) == 1 else paddle.concat(parts, axis=2)
 
-    def _mask(self, query, key, attn_mask, key_padding_mask, is_causal):
+    def _mask(
+        self,
+        query: Tensor,
+        key: Tensor,
+        attn_mask: Tensor | None,
+        key_padding_mask: Tensor | None,
+        is_causal: bool,
+    ) -> Tensor:
         sizes = (*size_of(query, (0,)), self.num_heads, *size_of(query, (1,)), *size_of(key, (1,)))
         mask = additive_mask(attn_mask, key_padding_mask, is_causal, sizes, query.dtype)
         added = (self.bias_k is not None) + bool(self.add_zero_attn)
@@ -203,13 +228,19 @@ class MultiHeadAttention(nn.MultiHeadAttention):
         return paddle.concat([mask, *[paddle.zeros_like(mask[..., :1])] * added], axis=-1)
 
     def attention_maps(
-        self, query, key=None, value=None, attn_mask=None, key_padding_mask=None, is_causal=False
-    ):
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
         """The weights of every head, ``[N, num_heads, L, S]``, S with what the options add to it."""
         key = query if key is None else key
         mask = self._mask(query, key, attn_mask, key_padding_mask, is_causal)
 
-        def heads(x):
+        def heads(x: Tensor) -> Tensor:
             return x.reshape([0, 0, self.num_heads, self.head_dim]).transpose([0, 2, 1, 3])
 
         q, k = heads(self.q_proj(query)), self._append(heads(self.k_proj(key)), self.bias_k)

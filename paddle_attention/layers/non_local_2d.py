@@ -4,11 +4,15 @@ X. Wang, R. Girshick, A. Gupta, K. He, "Non-local Neural Networks", arXiv
 1711.07971; after the code of AlexHex7/Non-local_pytorch.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
-from ._base import AttentionLayer
+from ._base import AttentionLayer, TorchKeys
 from ._checks import check_choice, check_positive_int
 from ._chunked_attention import (
     concatenation_attention,
@@ -28,7 +32,15 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 class _NonLocal(AttentionLayer):
-    def __init__(self, channels, inter_channels=None, mode=MODES[0], sub_sample=True, bn=True, naive=False):
+    def __init__(
+        self,
+        channels: int,
+        inter_channels: Any = None,
+        mode: str = MODES[0],
+        sub_sample: bool = True,
+        bn: bool = True,
+        naive: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         inter_channels = max(channels // 2, 1) if inter_channels is None else inter_channels
@@ -47,30 +59,30 @@ class _NonLocal(AttentionLayer):
         self.W = conv(inter_channels, channels, cls=self._conv, zero=not bn)
         self.W_bn = batch_norm(channels, cls=self._bn, zero=True) if bn else None
 
-    def torch_keys(self):
+    def torch_keys(self) -> TorchKeys:
         """Names in the code ported from, which depend on the options."""
         pooled = {"g": "g.0", "phi": "phi.0"} if self.pool is not None else {}
         projected = {"W": "W.0", "W_bn": "W.1"} if self.W_bn is not None else {}
         return {"authors": {**pooled, **projected, "concat_project": "concat_project.0"}}
 
-    def _sub_sample(self, x):
+    def _sub_sample(self, x: Tensor) -> Tensor:
         return x if self.pool is None else self.pool(x)
 
-    def _embed(self, x):
+    def _embed(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value, each ``[N, C', positions]``."""
         value = self._sub_sample(self.g(x)).flatten(2)
         if self.mode == "gaussian":
             return x.flatten(2), self._sub_sample(x).flatten(2), value
         return self.theta(x).flatten(2), self._sub_sample(self.phi(x)).flatten(2), value
 
-    def _halves(self, query, key):
+    def _halves(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """``a_i`` and ``b_j`` of ReLU(a_i + b_j): the projection of [theta, phi] is a sum of two."""
         weight = self.concat_project.weight.flatten(1).astype(query.dtype)
         half = self.inter_channels
-        project = (paddle.matmul(weight[:, :half], query), paddle.matmul(weight[:, half:], key))
-        return [t.squeeze(1) for t in project]
+        a, b = paddle.matmul(weight[:, :half], query), paddle.matmul(weight[:, half:], key)
+        return a.squeeze(1), b.squeeze(1)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of positions for positions, ``[N, positions, sub-sampled positions]``.
 
         With ``'dot_product'`` and ``'concatenation'`` divided by the number of the
@@ -86,12 +98,13 @@ class _NonLocal(AttentionLayer):
                 return paddle.matmul(query, key, transpose_x=True) / key.shape[2]
             return softmax_weights(query, key)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x, self._rank)
         query, key, value = self._embed(x)
         if self.mode == "concatenation":
             attend = concatenation_attention_naive if self.naive else concatenation_attention
-            y = attend(*self._halves(query, key), value)
+            a, b = self._halves(query, key)
+            y = attend(a, b, value)
         elif self.mode == "dot_product":
             y = (dot_product_attention_naive if self.naive else dot_product_attention)(query, key, value)
         else:
@@ -141,7 +154,7 @@ class NonLocal1D(_NonLocal):
     _conv, _bn, _rank = nn.Conv1D, nn.BatchNorm1D, 3
 
     @staticmethod
-    def _pool():
+    def _pool() -> nn.Layer:
         return nn.MaxPool1D(2)
 
 
@@ -159,7 +172,7 @@ class NonLocal2D(_NonLocal):
     _conv, _bn, _rank = nn.Conv2D, nn.BatchNorm2D, 4
 
     @staticmethod
-    def _pool():
+    def _pool() -> nn.Layer:
         return nn.MaxPool2D(2)
 
 
@@ -168,5 +181,5 @@ class NonLocal3D(_NonLocal):
     _conv, _bn, _rank = nn.Conv3D, nn.BatchNorm3D, 5
 
     @staticmethod
-    def _pool():
+    def _pool() -> nn.Layer:
         return nn.MaxPool3D((1, 2, 2))

@@ -5,10 +5,12 @@ Network for Scene Parsing", arXiv 1809.00916; authors' code:
 openseg-group/OCNet.pytorch.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ._abn import conv_abn
 from ._base import AttentionLayer
@@ -20,7 +22,7 @@ from ._ops import full_precision, resize, size_of, unflatten_like, widen
 __all__ = ["ObjectContextBlock"]
 
 # The paper of this block and of the modules built of it.
-OCNET: "dict[str, Any]" = {
+OCNET: dict[str, Any] = {
     "paper": "OCNet: Object Context Network for Scene Parsing",
     "arxiv": "1809.00916",
     "year": 2018,
@@ -31,7 +33,7 @@ OCNET: "dict[str, Any]" = {
 _TWICE = 1.0 - (1.0 - 0.1) ** 2
 
 
-def checked_sizes(sizes):
+def checked_sizes(sizes: Any) -> tuple[int, ...]:
     sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
     if not sizes:
         raise ValueError("sizes is empty; give at least one, such as (1,)")
@@ -76,14 +78,14 @@ class ObjectContextBlock(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        key_channels=None,
-        value_channels=None,
-        out_channels=None,
-        scale=1,
-        partition=1,
-        abs_gamma=False,
-    ):
+        channels: int,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        out_channels: int | None = None,
+        scale: int = 1,
+        partition: int = 1,
+        abs_gamma: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels, scale=scale, partition=partition)
         key_channels = max(channels // 2, 1) if key_channels is None else key_channels
@@ -101,7 +103,7 @@ class ObjectContextBlock(AttentionLayer):
         self.f_value = conv(channels, value_channels)
         self.W = conv(value_channels, out_channels, zero=True)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor | list[Tensor]:
         """Weights of positions (last axis) for positions (middle), ``[N, positions, positions]``.
 
         Positions of the reduced map. With ``partition`` a list of these, block by block.
@@ -115,7 +117,7 @@ class ObjectContextBlock(AttentionLayer):
             ]
         return maps[0] if self.partition == 1 else maps
 
-    def _blocks(self, x):
+    def _blocks(self, x: Tensor) -> list[Tensor]:
         """The blocks of ``x``, row by row."""
         if self.partition == 1:
             return [[x]]
@@ -123,17 +125,17 @@ class ObjectContextBlock(AttentionLayer):
         rows = self._bounds(height)
         return [[x[:, :, a:b, c:d] for c, d in self._bounds(width)] for a, b in rows]
 
-    def _bounds(self, length):
+    def _bounds(self, length: Any) -> list[Tensor]:
         step = length // self.partition
         return [(i * step, (i + 1) * step) for i in range(self.partition - 1)] + [
             ((self.partition - 1) * step, length)
         ]
 
-    def _attend(self, key, value):
+    def _attend(self, key: Tensor, value: Tensor) -> Tensor:
         y = softmax_attention(key.flatten(2), key.flatten(2), value.flatten(2), self.key_channels**-0.5)
         return unflatten_like(y, value)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         least = self.scale * self.partition
         if any(0 <= n < least for n in x.shape[2:]):

@@ -4,6 +4,10 @@ J. Fu, J. Liu, H. Tian, Y. Li, Y. Bao, Z. Fang, H. Lu, "Dual Attention Network
 for Scene Segmentation", arXiv 1809.02983; authors' code: junfu1115/DANet.
 """
 
+from __future__ import annotations
+
+from paddle import Tensor
+
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import hidden_width
@@ -47,7 +51,7 @@ class PAM(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=8, naive=False):
+    def __init__(self, channels: int, reduction: int = 8, naive: bool = False) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         self.channels = channels
@@ -57,13 +61,13 @@ class PAM(AttentionLayer):
         self.value_conv = conv(channels, channels)
         self.gamma = self.create_parameter([1], attr=constant(0.0))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of positions (last axis) for positions (middle), ``[N, H * W, H * W]``."""
         query, key = self.query_conv(x).flatten(2), self.key_conv(x).flatten(2)
         with full_precision():
             return softmax_weights(widen(query), widen(key))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         attend = softmax_attention_naive if self.naive else softmax_attention
         maps = (self.query_conv(x), self.key_conv(x), self.value_conv(x))

@@ -8,11 +8,13 @@ Not to be confused with the point-wise spatial attention of PSANet, which is abb
 as well (:class:`PSAModule`).
 """
 
+from __future__ import annotations
+
 import math
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -26,7 +28,7 @@ __all__ = ["PolarizedSelfAttention"]
 MODES = ("parallel", "sequential")
 
 
-def _conv(in_channels, out_channels):
+def _conv(in_channels: int, out_channels: int) -> nn.Layer:
     """1x1 convolution without bias, started by He's rule as in the authors' code."""
     start = nn.initializer.Normal(0.0, math.sqrt(2.0 / in_channels))
     return nn.Conv2D(
@@ -79,7 +81,7 @@ class PolarizedSelfAttention(AttentionLayer):
         }
     }
 
-    def __init__(self, channels, mode="parallel"):
+    def __init__(self, channels: int, mode: str = "parallel") -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_choice("mode", mode, MODES)
@@ -104,7 +106,7 @@ class PolarizedSelfAttention(AttentionLayer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.conv_v_left = _conv(channels, inter)
 
-    def channel_gate(self, x):
+    def channel_gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``."""
         values, mask = self.conv_v_right(x), self.conv_q_right(x)
         with full_precision():
@@ -116,7 +118,7 @@ class PolarizedSelfAttention(AttentionLayer):
         hidden = self.conv_up.norm(self.conv_up.conv1(context).flatten(1))
         return F.sigmoid(self.conv_up.conv2(F.relu(hidden).reshape([0, self.hidden, 1, 1])))
 
-    def spatial_gate(self, x):
+    def spatial_gate(self, x: Tensor) -> Tensor:
         """The position weights, ``[N, 1, H, W]``."""
         query, values = self.avg_pool(self.conv_q_left(x)), self.conv_v_left(x)
         with full_precision():
@@ -127,7 +129,7 @@ class PolarizedSelfAttention(AttentionLayer):
                 weights = paddle.matmul(query, F.softmax(flat, axis=2), transpose_x=True)
             return unflatten_like(F.sigmoid(weights), x).astype(x.dtype)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'channel': [N, channels, 1, 1], 'spatial': [N, 1, H, W]}``."""
         channel = self.channel_gate(x)
         return {
@@ -135,7 +137,7 @@ class PolarizedSelfAttention(AttentionLayer):
             "spatial": self.spatial_gate(x if self.mode == "parallel" else x * channel),
         }
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         if self.mode == "parallel":
             return x * self.spatial_gate(x) + x * self.channel_gate(x)

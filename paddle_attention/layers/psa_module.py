@@ -8,11 +8,15 @@ Not to be confused with polarized self-attention, which is abbreviated PSA as we
 (:class:`PolarizedSelfAttention`).
 """
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Iterator
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -26,7 +30,7 @@ __all__ = ["PSA", "PSAModule", "psa_mask"]
 TYPES = {"collect": 0, "distribute": 1, "bi-direction": 2}
 
 
-def psa_mask(mask, psa_type, mask_h, mask_w):
+def psa_mask(mask: Tensor, psa_type: int, mask_h: int, mask_w: int) -> Tensor:
     """Lay every position's ``mask_h x mask_w`` map over the feature map.
 
     Args:
@@ -86,23 +90,23 @@ class PSA(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        mid_channels=None,
-        psa_type=2,
-        compact=False,
-        shrink_factor=2,
-        mask_h=59,
-        mask_w=59,
-        normalization_factor=1.0,
-        psa_softmax=True,
-    ):
+        channels: int,
+        mid_channels: int | None = None,
+        psa_type: int | str = 2,
+        compact: bool = False,
+        shrink_factor: int = 2,
+        mask_h: int = 59,
+        mask_w: int = 59,
+        normalization_factor: float | None = 1.0,
+        psa_softmax: bool = True,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         mid_channels = max(channels // 4, 1) if mid_channels is None else mid_channels
         check_positive_int(
             mid_channels=mid_channels, shrink_factor=shrink_factor, mask_h=mask_h, mask_w=mask_w
         )
-        psa_type = TYPES.get(psa_type, psa_type)
+        psa_type = TYPES.get(psa_type, psa_type)  # type: ignore[arg-type]
         if isinstance(psa_type, bool) or psa_type not in (0, 1, 2):
             raise ValueError(f"psa_type must be one of {TYPES}, but got {psa_type!r}")
         if normalization_factor is not None and not normalization_factor > 0:
@@ -119,14 +123,14 @@ class PSA(AttentionLayer):
         self.proj = self._unit(mid_channels * (2 if psa_type == 2 else 1), channels)
 
     @staticmethod
-    def _unit(in_channels, out_channels):
+    def _unit(in_channels: int, out_channels: int) -> nn.Layer:
         return nn.Sequential(conv(in_channels, out_channels, bias=False), batch_norm(out_channels), nn.ReLU())
 
-    def _branch(self, channels, mid):
+    def _branch(self, channels: int, mid: int) -> tuple[nn.Layer, nn.Layer]:
         predict = conv(mid, self.mask_h * self.mask_w, bias=False)
         return self._unit(channels, mid), nn.Sequential(*self._unit(mid, mid), predict)
 
-    def _attend(self, x, reduce, attention, psa_type):
+    def _attend(self, x: Tensor, reduce: nn.Layer, attention: nn.Layer, psa_type: int) -> tuple[Tensor, ...]:
         """Attended features at the shrunk size, and the weights ``[N, targets, sources]``."""
         x = reduce(x)
         if self.shrink_factor != 1:
@@ -154,20 +158,20 @@ class PSA(AttentionLayer):
             y = unflatten_like(y, x) * (1.0 / self.normalization_factor)
         return y.astype(x.dtype), weights
 
-    def _branches(self, x):
+    def _branches(self, x: Tensor) -> Iterator[tuple[Tensor, ...]]:
         name = "distribute" if self.psa_type == 1 else "collect"
         yield name, self._attend(x, self.reduce, self.attention, self.psa_type % 2)
         if self.psa_type == 2:
             yield "distribute", self._attend(x, self.reduce_p, self.attention_p, 1)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'collect': ..., 'distribute': ...}``, those there are, each ``[N, targets, sources]``.
 
         Targets and sources are positions of the shrunk map, row by row.
         """
         return {name: weights for name, (_, weights) in self._branches(x)}
 
-    def attend(self, x):
+    def attend(self, x: Tensor) -> Tensor:
         """The attended features alone, ``[N, channels, H, W]``."""
         parts = [y for _, (y, _) in self._branches(x)]
         y = self.proj(parts[0] if len(parts) == 1 else paddle.concat(parts, axis=1))
@@ -175,7 +179,7 @@ class PSA(AttentionLayer):
             y = resize(y, size_of(x, (2, 3)), align_corners=True)
         return y
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return paddle.concat([x, self.attend(x)], axis=1)
 
@@ -201,7 +205,7 @@ class PSAModule(AttentionLayer):
         ValueError: as :class:`PSA`.
     """
 
-    def __init__(self, channels, *args, **options):
+    def __init__(self, channels: int, *args: Any, **options: Any) -> None:
         super().__init__()
         self.channels = channels
         self.psa = PSA(channels, *args, **options)
@@ -209,10 +213,10 @@ class PSAModule(AttentionLayer):
 
     __init__.__signature__ = inspect.signature(PSA.__init__)  # type: ignore[attr-defined]
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """Those of :class:`PSA`."""
         return self.psa.attention_maps(x)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return self.project(self.psa(x))

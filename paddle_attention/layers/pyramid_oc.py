@@ -5,8 +5,12 @@ Network for Scene Parsing", arXiv 1809.00916; authors' code:
 openseg-group/OCNet.pytorch.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._abn import conv_abn
@@ -47,12 +51,19 @@ class PyramidOC(AttentionLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
-    def __init__(self, channels, out_channels=None, dropout=0.05, sizes=(1, 2, 3, 6), abs_gamma=False):
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        dropout: float = 0.05,
+        sizes: Sequence[int] = (1, 2, 3, 6),
+        abs_gamma: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
-        check_fraction(dropout=dropout)
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(out_channels=out_channels)
+        check_fraction(dropout=dropout)
         sizes = checked_sizes(sizes)
         self.channels, self.sizes = channels, sizes
         self.stages = nn.LayerList(
@@ -62,11 +73,11 @@ class PyramidOC(AttentionLayer):
         self.conv_bn_dropout = nn.Sequential(*fuse, nn.Dropout2D(dropout))
         self.up_dr = conv_abn(channels, channels * len(sizes), abs_gamma=abs_gamma)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of every stage, a list; those of one with blocks are a list, block by block."""
         return [stage.attention_maps(x) for stage in self.stages]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         parts = [self.up_dr(x)] + [stage(x) for stage in self.stages]
         return self.conv_bn_dropout(paddle.concat(parts, axis=1))

@@ -5,8 +5,10 @@ Criss-Cross Attention for Semantic Segmentation", arXiv 1811.11721; authors'
 code: speedinghzl/CCNet.
 """
 
+from __future__ import annotations
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._abn import conv_abn
@@ -53,8 +55,14 @@ class RCCA(AttentionLayer):
     """
 
     def __init__(
-        self, channels, out_channels=None, num_classes=None, recurrence=2, dropout=0.1, abs_gamma=False
-    ):
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        num_classes: int | None = None,
+        recurrence: int = 2,
+        dropout: float = 0.1,
+        abs_gamma: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels, recurrence=recurrence)
         check_fraction(dropout=dropout)
@@ -68,7 +76,7 @@ class RCCA(AttentionLayer):
         self.channels, self.recurrence = channels, recurrence
         inter = channels // 4
 
-        def unit(width, out):
+        def unit(width: int, out: int) -> nn.Layer:
             return conv_abn(width, out, 3, bias=False, padding=1, abs_gamma=abs_gamma)
 
         self.conva = unit(channels, inter)
@@ -79,7 +87,7 @@ class RCCA(AttentionLayer):
             check_positive_int(num_classes=num_classes)
             self.bottleneck.add_sublayer("3", conv(out_channels, num_classes))
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> list[dict[str, Tensor]]:
         """The maps of every round, a list of ``{'column': ..., 'row': ...}``."""
         maps, y = [], self.conva(x)
         for _ in range(self.recurrence):
@@ -87,7 +95,7 @@ class RCCA(AttentionLayer):
             y = self.cca(y)
         return maps
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         y = self.conva(x)
         for _ in range(self.recurrence):

@@ -4,8 +4,14 @@ L.-C. Chen, Y. Yang, J. Wang, W. Xu, A. L. Yuille, "Attention to Scale:
 Scale-aware Semantic Image Segmentation", arXiv 1511.03339.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor, nn
 
 from ._base import AttentionLayer
 from ._checks import check_choice, check_positive_int
@@ -15,7 +21,7 @@ from ._ops import full_precision, resize, size_of, widen
 __all__ = ["MultiScaleNet", "ScaleAttention"]
 
 
-def _resize(x, size):
+def _resize(x: Tensor, size: list[Any]) -> Tensor:
     if all(isinstance(a, int) and a == b for a, b in zip(size, x.shape[2:])):
         return x
     return resize(x, size, align_corners=False)
@@ -45,18 +51,18 @@ class ScaleAttention(AttentionLayer):
             feature that is not ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, num_scales=2, hidden_channels=512):
+    def __init__(self, channels: int, num_scales: int = 2, hidden_channels: int = 512) -> None:
         super().__init__()
         check_positive_int(channels=channels, num_scales=num_scales, hidden_channels=hidden_channels)
         self.channels, self.num_scales = channels, num_scales
         self.conv1 = conv(channels * num_scales, hidden_channels, 3, padding=1)
         self.conv2 = conv(hidden_channels, num_scales)
 
-    def attention_maps(self, features):
+    def attention_maps(self, features: list[Tensor]) -> Tensor:
         """The weights of the scales, ``[N, num_scales, H, W]``; they sum to 1 over the scales."""
         return self._weights(features)
 
-    def _weights(self, features):
+    def _weights(self, features: list[Tensor]) -> Tensor:
         if not isinstance(features, (list, tuple)) or len(features) != self.num_scales:
             got = len(features) if isinstance(features, (list, tuple)) else type(features).__name__
             raise self.error(f"takes a list of num_scales={self.num_scales} maps, but got {got}")
@@ -67,7 +73,7 @@ class ScaleAttention(AttentionLayer):
         with full_precision():
             return F.softmax(widen(logits), axis=1).astype(logits.dtype)
 
-    def forward(self, features, maps=None):
+    def forward(self, features: list[Tensor], maps: list[Tensor] | None = None) -> Tensor:
         maps = features if maps is None else maps
         weights = self._weights(features)
         if len(maps) != self.num_scales:
@@ -108,14 +114,14 @@ class MultiScaleNet(AttentionLayer):
 
     def __init__(
         self,
-        backbone,
-        channels,
-        num_classes,
-        scales=(1.0, 0.5),
-        task="classification",
-        hidden_channels=512,
-        extra_supervision=False,
-    ):
+        backbone: nn.Layer,
+        channels: int,
+        num_classes: int,
+        scales: Sequence[float] = (1.0, 0.5),
+        task: str = "classification",
+        hidden_channels: int = 512,
+        extra_supervision: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels, num_classes=num_classes)
         check_choice("task", task, ("classification", "dense"))
@@ -129,12 +135,12 @@ class MultiScaleNet(AttentionLayer):
         self.classifier = conv(channels, num_classes)
         self.attention = ScaleAttention(channels, len(scales), hidden_channels)
 
-    def features(self, x):
+    def features(self, x: Tensor) -> list[Tensor]:
         """The backbone's features of every scale, a list."""
         return [self.backbone(x if scale == 1 else self._rescale(x, scale)) for scale in self.scales]
 
     @staticmethod
-    def _rescale(x, scale):
+    def _rescale(x: Tensor, scale: float) -> Tensor:
         size = []
         for n in size_of(x, (2, 3)):  # a little more: 0.1 * 30 is below 3 in floating point
             if isinstance(n, int):
@@ -143,11 +149,11 @@ class MultiScaleNet(AttentionLayer):
                 size.append((n.astype("float64") * scale + 1e-6).floor().astype(n.dtype).clip(min=1))
         return resize(x, size, align_corners=False)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """The weights of the scales, ``[N, scales, h, w]``; they sum to 1 over the scales."""
         return self.attention.attention_maps(self.features(x))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)
         scores = [self.classifier(f) for f in features]
         outputs = [self.attention(features, scores)]

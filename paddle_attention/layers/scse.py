@@ -5,9 +5,11 @@ Excitation in Fully Convolutional Networks", arXiv 1803.02579; authors' code:
 ai-med/squeeze_and_excitation.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -52,7 +54,9 @@ class scSE(AttentionLayer):  # the paper's own spelling
 
     TORCH_KEYS = {"authors": {"fc1": "cSE.fc1", "fc2": "cSE.fc2", "conv": "sSE.conv"}}
 
-    def __init__(self, channels, reduction=2, aggregate="max", identity_init=False):
+    def __init__(
+        self, channels: int, reduction: int = 2, aggregate: str = "max", identity_init: bool = False
+    ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         check_choice("aggregate", aggregate, ("max", "add"))
@@ -66,17 +70,17 @@ class scSE(AttentionLayer):  # the paper's own spelling
             for last in (self.fc2, self.conv):
                 start_from_zero(last.weight, last.bias)
 
-    def gates(self, x):
+    def gates(self, x: Tensor) -> tuple[Tensor, ...]:
         """Gates of the channels ``[N, channels, 1, 1]`` and of the positions ``[N, 1, H, W]``."""
         channel = F.sigmoid(self.fc2(F.relu(self.fc1(self.avg_pool(x)))))
         spatial = F.sigmoid(self.conv(x))
         return (channel, spatial) if self.scale == 1.0 else (self.scale * channel, self.scale * spatial)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'channel': [N, channels, 1, 1], 'spatial': [N, 1, H, W]}``."""
         return dict(zip(("channel", "spatial"), self.gates(x)))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         channel, spatial = self.gates(x)
         if self.aggregate == "add":

@@ -4,8 +4,10 @@ J. Hu, L. Shen, S. Albanie, G. Sun, E. Wu, "Squeeze-and-Excitation Networks",
 arXiv 1709.01507.
 """
 
+from __future__ import annotations
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -68,14 +70,14 @@ class SEBlock(GateLayer):
 
     def __init__(
         self,
-        channels,
-        reduction=16,
-        bias=True,
-        hidden_channels=None,
-        gate="sigmoid",
-        identity_init=False,
-        squeeze=True,
-    ):
+        channels: int,
+        reduction: int = 16,
+        bias: bool = True,
+        hidden_channels: int | None = None,
+        gate: str = "sigmoid",
+        identity_init: bool = False,
+        squeeze: bool = True,
+    ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction, hidden_channels)
         check_choice("gate", gate, GATES)
@@ -90,7 +92,7 @@ class SEBlock(GateLayer):
         if identity_init:
             start_from_zero(self.fc2.weight, self.fc2.bias)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``.
 
         Without ``squeeze`` they are those of every position, ``[N, channels, H, W]``.

@@ -6,8 +6,10 @@ P. Shaw, J. Uszkoreit, A. Vaswani, arXiv 1803.02155, in two dimensions as in I. 
 B. Zoph, A. Vaswani, J. Shlens, Q. V. Le, arXiv 1904.09925.
 """
 
+from __future__ import annotations
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -55,7 +57,13 @@ class SelfAttention2D(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, num_heads=4, relative_size=None, bias=True):
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int = 4,
+        relative_size: tuple[int, ...] | None = None,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         check_divides(channels, num_heads=num_heads)
         self.channels, self.num_heads = channels, num_heads
@@ -71,12 +79,12 @@ class SelfAttention2D(AttentionLayer):
             self.rel_h = self.create_parameter([self.head_dim, 2 * height - 1], attr=attr)
             self.rel_w = self.create_parameter([self.head_dim, 2 * width - 1], attr=attr)
 
-    def _heads(self, x):
+    def _heads(self, x: Tensor) -> Tensor:
         """``[N * heads, head_dim, positions]``."""
         height, width = size_of(x, (2, 3))
         return x.reshape([-1, self.head_dim, height * width])
 
-    def _weights(self, query, key, x):
+    def _weights(self, query: Tensor, key: Tensor, x: Tensor) -> Tensor:
         """``[N * heads, positions, positions]``, with relative positions."""
         height, width = size_of(x, (2, 3))
         query = query * self.head_dim**-0.5
@@ -90,7 +98,7 @@ class SelfAttention2D(AttentionLayer):
         scores = scores + (rows + columns).reshape([batch, height * width, height * width])
         return nn.functional.softmax(scores, axis=-1)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of positions (last axis) for positions, ``[N, heads, H * W, H * W]``."""
         query, key = self._heads(self.query_conv(x)), self._heads(self.key_conv(x))
         with full_precision():
@@ -102,7 +110,7 @@ class SelfAttention2D(AttentionLayer):
         height, width = size_of(x, (2, 3))
         return weights.reshape([-1, self.num_heads, height * width, height * width])
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         maps = (self.query_conv(x), self.key_conv(x), self.value_conv(x))
         query, key, value = (self._heads(t) for t in maps)

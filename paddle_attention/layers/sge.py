@@ -5,9 +5,11 @@ Learning in Convolutional Networks", arXiv 1905.09646; authors' code:
 implus/PytorchInsight.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -55,7 +57,7 @@ class SGE(GateLayer):
             that is not ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, groups=64, identity_init=False):
+    def __init__(self, channels: int, groups: int = 64, identity_init: bool = False) -> None:
         super().__init__()
         check_divides(channels, groups=groups)
         self.channels = channels
@@ -65,7 +67,7 @@ class SGE(GateLayer):
         self.weight = self.create_parameter([1, groups, 1, 1], attr=constant(0.0))
         self.bias = self.create_parameter([1, groups, 1, 1], attr=constant(0.0 if identity_init else 1.0))
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The weights of every group's positions, ``[N, groups, H, W]``, in [0, 1] or [0, 2]."""
         with full_precision():
             wide = widen(x)
@@ -81,7 +83,7 @@ class SGE(GateLayer):
             gate = F.sigmoid(logits)
             return (2.0 * gate if self.identity_init else gate).astype(x.dtype)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         ones = paddle.ones([self.channels, 1, 1, 1], dtype=x.dtype)
         return x * F.conv2d(self.gate(x), ones, groups=self.groups)

@@ -7,9 +7,11 @@ Not to be confused with squeeze-and-attention, which is abbreviated SA as well
 (:class:`SqueezeAttention`).
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -55,7 +57,7 @@ class ShuffleAttention(AttentionLayer):
             input that is not ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, groups=64, identity_init=False):
+    def __init__(self, channels: int, groups: int = 64, identity_init: bool = False) -> None:
         super().__init__()
         check_divides(channels, groups=groups)
         if channels % (2 * groups):
@@ -74,7 +76,7 @@ class ShuffleAttention(AttentionLayer):
         self.sbias = self.create_parameter(shape, attr=constant(bias))
         self.gn = nn.GroupNorm(half, half, epsilon=1e-5)
 
-    def _gates(self, x):
+    def _gates(self, x: Tensor) -> tuple[Tensor, ...]:
         """The groups' halves and their gates, with groups in the batch."""
         height, width = size_of(x, (2, 3))
         half = self.channels // (2 * self.groups)
@@ -84,7 +86,7 @@ class ShuffleAttention(AttentionLayer):
         spatial = F.sigmoid(self.sweight * self.gn(second) + self.sbias)
         return (first, channel), (second, spatial)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'channel': [N, channels // 2, 1, 1], 'spatial': [N, channels // 2, H, W]}``, group by group."""
         (_, channel), (_, spatial) = self._gates(x)
         scale = 2.0 if self.identity_init else 1.0
@@ -94,7 +96,7 @@ class ShuffleAttention(AttentionLayer):
             "spatial": scale * spatial.reshape([-1, self.channels // 2, height, width]),
         }
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         height, width = size_of(x, (2, 3))
         y = paddle.concat([part * gate for part, gate in self._gates(x)], axis=1)

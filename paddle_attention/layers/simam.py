@@ -5,8 +5,10 @@ Module for Convolutional Neural Networks", ICML 2021; authors' code:
 ZjjConan/SimAM.
 """
 
+from __future__ import annotations
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -48,14 +50,14 @@ class SimAM(GateLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, e_lambda=1e-4):
+    def __init__(self, channels: int, e_lambda: float = 1e-4) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_positive(e_lambda=e_lambda)
         self.channels, self.e_lambda = channels, e_lambda
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The weights, ``[N, channels, H, W]``, each in [0.62, 1]."""
         with full_precision():
             wide = widen(x)

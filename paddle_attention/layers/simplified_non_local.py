@@ -5,6 +5,10 @@ Squeeze-Excitation Networks and Beyond", arXiv 1904.11492; authors' code:
 xvjiarui/GCNet.
 """
 
+from __future__ import annotations
+
+from paddle import Tensor
+
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_positive_int
@@ -44,17 +48,17 @@ class SimplifiedNonLocal(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         self.channels = channels
         self.conv_mask = conv(channels, 1)
         self.conv_value = conv(channels, channels, bias=False, zero=True)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of the positions in the context, ``[N, 1, H, W]``; they sum to 1."""
         return position_weights(self.conv_mask(x))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return x + self.conv_value(attention_pool(x, self.conv_mask(x)))

@@ -4,8 +4,13 @@ X. Li, W. Wang, X. Hu, J. Yang, "Selective Kernel Networks", arXiv 1903.06586;
 authors' code: implus/PytorchInsight.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -16,7 +21,7 @@ from ._ops import split_channels, weighted_sum
 __all__ = ["SKBottleneck", "SKConv"]
 
 
-def _branch_keys():
+def _branch_keys() -> dict[str, str]:
     """The authors call the branches conv2 and conv2g; they have no more, further ones are conv2g2..."""
     names = ["2", "2g", *(f"2g{i}" for i in range(2, 10))]
     return {
@@ -25,9 +30,14 @@ def _branch_keys():
 
 
 class _Branch(nn.Sequential):
-    def __init__(self, in_channels, out_channels, stride, dilation, groups):
+    def __init__(self, in_channels: int, out_channels: int, stride: int, dilation: int, groups: int) -> None:
         super().__init__()
-        spatial = {"stride": stride, "padding": dilation, "dilation": dilation, "groups": groups}
+        spatial: dict[str, Any] = {
+            "stride": stride,
+            "padding": dilation,
+            "dilation": dilation,
+            "groups": groups,
+        }
         self.add_sublayer("conv", conv(in_channels, out_channels, 3, bias=False, **spatial))
         self.add_sublayer("bn", batch_norm(out_channels))
         self.add_sublayer("relu", nn.ReLU())
@@ -96,16 +106,16 @@ class SKConv(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        out_channels=None,
-        stride=1,
-        M=2,
-        dilations=None,
-        groups=None,
-        reduction=16,
-        min_hidden=1,
-        split_input=False,
-    ):
+        channels: int,
+        out_channels: int | None = None,
+        stride: int = 1,
+        M: int = 2,
+        dilations: int | Sequence[int] | None = None,
+        groups: int | Sequence[int] | None = None,
+        reduction: int = 16,
+        min_hidden: int = 1,
+        split_input: bool = False,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         out_channels = channels if out_channels is None else out_channels
@@ -142,7 +152,7 @@ class SKConv(AttentionLayer):
         self.fc2 = conv(hidden, M * out_channels, bias=False)
 
     @staticmethod
-    def _each(name, values, default):
+    def _each(name: str, values: int | Sequence[int] | None, default: list[int]) -> list[int]:
         if values is None:
             return default
         values = [values] * len(default) if isinstance(values, int) else list(values)
@@ -152,23 +162,23 @@ class SKConv(AttentionLayer):
             check_positive_int(**{name: value})
         return values
 
-    def _maps(self, x):
+    def _maps(self, x: Tensor) -> list[Tensor]:
         """Each branch's result."""
         inputs = split_channels(x, self.M) if self.split_input else [x] * self.M
         return [branch(part) for branch, part in zip(self.branches, inputs)]
 
-    def _select(self, maps):
+    def _select(self, maps: list[Tensor]) -> Tensor:
         pooled = self.avg_pool(maps[0])
         for other in maps[1:]:
             pooled = pooled + self.avg_pool(other)
         logits = self.fc2(self.fc1(pooled)).reshape([0, self.M, self.out_channels, 1, 1])
         return F.softmax(logits, axis=1)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Each branch's weight of each channel, ``[N, M, out_channels, 1, 1]``; they sum to 1 over M."""
         return self._select(self._maps(x))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         maps = self._maps(x)
         return weighted_sum(maps, self._select(maps))
@@ -197,7 +207,9 @@ class SKBottleneck(AttentionLayer):
         "authors": {f"sk.{own}": theirs for own, theirs in SKConv.TORCH_KEYS["authors"].items()},
     }
 
-    def __init__(self, channels, planes, stride=1, downsample=None, **sk):
+    def __init__(
+        self, channels: int, planes: int, stride: int = 1, downsample: nn.Layer | None = None, **sk: Any
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels, planes=planes, stride=stride)
         out_channels = planes * self.expansion
@@ -214,11 +226,11 @@ class SKBottleneck(AttentionLayer):
             )
         self.downsample = downsample
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Each branch's weight of each channel, ``[N, M, planes, 1, 1]``; they sum to 1 over M."""
         return self.sk.attention_maps(self.relu(self.bn1(self.conv1(x))))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         y = self.sk(self.relu(self.bn1(self.conv1(x))))
         y = self.bn3(self.conv3(y))

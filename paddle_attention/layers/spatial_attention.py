@@ -6,9 +6,11 @@ Module", arXiv 1807.06521; authors' code: Jongchan/attention-module.
 Its maximum is written twice, as that of the channel gate; see :mod:`.channel_attention`.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -19,12 +21,12 @@ from ._ops import is_deployed, max_over, reduce_deployed
 __all__ = ["SpatialAttention"]
 
 
-def max_over_channels(x):
+def max_over_channels(x: Tensor) -> Tensor:
     """``[N, C, H, W] -> [N, 1, H, W]`` maximum, with a backward of O(numel)."""
     return max_over(x, 1)
 
 
-def max_over_channels_deployed(x):
+def max_over_channels_deployed(x: Tensor) -> Tensor:
     """The same forward as :func:`max_over_channels`, for graphs without a backward."""
     return reduce_deployed(paddle.max, x, 1)
 
@@ -73,7 +75,14 @@ class SpatialAttention(GateLayer):
         "timm": {"conv": ("conv.conv", lambda w: w[:, ::-1]), "bn": "conv.bn"},
     }
 
-    def __init__(self, channels, kernel_size=7, bn=True, identity_init=False, bn_momentum=0.01):
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 7,
+        bn: bool = True,
+        identity_init: bool = False,
+        bn_momentum: float = 0.01,
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_odd("kernel_size", kernel_size)
@@ -84,9 +93,9 @@ class SpatialAttention(GateLayer):
         self.bn = nn.BatchNorm2D(1, momentum=1.0 - bn_momentum, epsilon=1e-5) if bn else None
         self.identity_init = identity_init
         if identity_init:
-            start_from_zero(self.bn.weight if bn else self.conv.weight)
+            start_from_zero((self.bn or self.conv).weight)
 
-    def pool(self, x):
+    def pool(self, x: Tensor) -> Tensor:
         """Per-pixel [max, mean] over channels, ``[N, 2, H, W]``."""
         if is_deployed(self):
             # A 1x1 convolution stays in the accelerated layout; mean(axis=1) does not.
@@ -96,7 +105,7 @@ class SpatialAttention(GateLayer):
             maps = [max_over_channels(x), paddle.mean(x, axis=1, keepdim=True)]
         return paddle.concat(maps, axis=1)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The pixel weights, ``[N, 1, H, W]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         logits = self.conv(self.pool(x))
         if self.bn is not None:

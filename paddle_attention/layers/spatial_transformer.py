@@ -4,9 +4,13 @@ M. Jaderberg, K. Simonyan, A. Zisserman, K. Kavukcuoglu, "Spatial Transformer
 Networks", arXiv 1506.02025.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -52,7 +56,9 @@ class SpatialTransformer(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=4, pool_size=4, align_corners=False):
+    def __init__(
+        self, channels: int, reduction: int = 4, pool_size: int = 4, align_corners: bool = False
+    ) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         check_positive_int(pool_size=pool_size)
@@ -65,12 +71,12 @@ class SpatialTransformer(AttentionLayer):
         identity = paddle.to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], dtype=self.fc2.bias.dtype)
         self.fc2.bias.set_value(identity)
 
-    def theta(self, x):
+    def theta(self, x: Tensor) -> Tensor:
         """The transformations, ``[N, 2, 3]``."""
         y = self.avg_pool(F.relu(self.conv(x)))
         return self.fc2(F.relu(self.fc1(y))).reshape([0, 2, 3])
 
-    def _steps(self, size, dtype):
+    def _steps(self, size: Any, dtype: Any) -> Tensor:
         """Centres of ``size`` pixels in [-1, 1]."""
         steps = paddle.arange(0, size).astype(dtype)
         size = size.astype(dtype) if paddle.is_tensor(size) else float(size)
@@ -79,7 +85,7 @@ class SpatialTransformer(AttentionLayer):
             return 2.0 * steps / last - 1.0
         return (2.0 * steps + 1.0) / size - 1.0
 
-    def grid(self, x):
+    def grid(self, x: Tensor) -> Tensor:
         """Where each pixel is sampled, ``[N, H, W, 2]``: x and y, -1 to 1 across the map."""
         theta = self.theta(x)
         with full_precision():
@@ -90,11 +96,11 @@ class SpatialTransformer(AttentionLayer):
             columns = theta.transpose([0, 2, 1]).reshape([0, 3, 1, 1, 2])
             return across * columns[:, 0] + down * columns[:, 1] + columns[:, 2]
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Where each pixel is sampled, ``[N, H, W, 2]``: x and y, -1 to 1 across the map."""
         return self.grid(x)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         grid = self.grid(x)
         with full_precision():

@@ -5,8 +5,10 @@ R. Manmatha, M. Li, A. Smola, "ResNeSt: Split-Attention Networks", arXiv
 2004.08955; authors' code: zhanghang1989/ResNeSt.
 """
 
+from __future__ import annotations
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -58,16 +60,16 @@ class SplitAttention(AttentionLayer):
 
     def __init__(
         self,
-        channels,
-        out_channels=None,
-        kernel_size=3,
-        stride=1,
-        dilation=1,
-        groups=1,
-        radix=2,
-        reduction_factor=4,
-        bias=False,
-    ):
+        channels: int,
+        out_channels: int | None = None,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        radix: int = 2,
+        reduction_factor: int = 4,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels
         check_positive_int(
@@ -108,7 +110,7 @@ class SplitAttention(AttentionLayer):
         self.bn1 = batch_norm(hidden)
         self.fc2 = conv(hidden, out_channels * radix, groups=groups)
 
-    def _splits(self, x):
+    def _splits(self, x: Tensor) -> tuple[Tensor, ...]:
         """The splits, a list of ``[N, out_channels, H, W]``, and their weights, ``[N, radix, out_channels, 1, 1]``."""
         y = F.relu(self.bn0(self.conv(x)))
         splits = split_channels(y, self.radix)
@@ -126,10 +128,10 @@ class SplitAttention(AttentionLayer):
         weights = F.softmax(logits, axis=1)
         return splits, weights.reshape([0, self.radix, self.out_channels, 1, 1])
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> Tensor:
         """Each split's weight of each channel, ``[N, radix, out_channels, 1, 1]``."""
         return self._splits(x)[1]
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         return weighted_sum(*self._splits(x))

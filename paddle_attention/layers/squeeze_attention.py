@@ -8,8 +8,10 @@ Not to be confused with shuffle attention, whose paper is called SA-Net
 (:class:`ShuffleAttention`).
 """
 
+from __future__ import annotations
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -20,7 +22,7 @@ from ._ops import resize, size_of
 __all__ = ["SqueezeAttention"]
 
 
-def _convolutions(in_channels, out_channels):
+def _convolutions(in_channels: int, out_channels: int) -> nn.Layer:
     """Two 3x3 convolutions with normalisation, ReLU between."""
     return nn.Sequential(
         conv(in_channels, out_channels, 3, padding=1),
@@ -68,7 +70,14 @@ class SqueezeAttention(GateLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, out_channels=None, pool_size=2, main_branch=False, activation="sigmoid"):
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        pool_size: int = 2,
+        main_branch: bool = False,
+        activation: str = "sigmoid",
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels, pool_size=pool_size)
         out_channels = channels if out_channels is None else out_channels
@@ -84,13 +93,13 @@ class SqueezeAttention(GateLayer):
         self.conv_attn = _convolutions(channels, out_channels)
         self.conv_main = _convolutions(channels, out_channels) if main_branch else None
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The attention A, ``[N, out_channels, H, W]``."""
         attention = self.conv_attn(self.avg_pool(x))
         attention = F.sigmoid(attention) if self.activation == "sigmoid" else F.relu(attention)
         return resize(attention, size_of(x, (2, 3)), align_corners=False)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         attention = self.gate(x)
         main = x if self.conv_main is None else F.relu(self.conv_main(x))

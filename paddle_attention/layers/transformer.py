@@ -4,10 +4,13 @@ A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, L. Kaise
 I. Polosukhin, "Attention Is All You Need", arXiv 1706.03762.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ._base import AttentionLayer, errors_name_the_class
 from ._checks import check_divides, check_positive_int
@@ -20,14 +23,24 @@ __all__ = ["PositionalEncoding", "TransformerDecoderLayer", "TransformerEncoderL
 class _PyTorchArguments:
     """PyTorch's arguments for a layer of Paddle's, and :class:`MultiHeadAttention` in it."""
 
+    _sub_layers: dict[str, nn.Layer]
+
     @errors_name_the_class
     def __init__(
-        self, d_model, nhead, dim_feedforward=2048, dropout=0.1, activation="relu", norm_first=False
-    ):
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: str = "relu",
+        norm_first: bool = False,
+    ) -> None:
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         check_divides(d_model, nhead=nhead)
         check_positive_int(dim_feedforward=dim_feedforward)
-        super().__init__(d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first)
+        super().__init__(  # type: ignore[call-arg]
+            d_model, nhead, dim_feedforward, dropout, activation, normalize_before=norm_first
+        )
         for name in ("self_attn", "cross_attn"):
             if name in self._sub_layers:
                 setattr(self, name, MultiHeadAttention(d_model, nhead, dropout))
@@ -55,11 +68,24 @@ class TransformerEncoderLayer(_PyTorchArguments, nn.TransformerEncoderLayer):
         ``src`` ``[N, L, d_model]`` in, the same out. Masks: see :func:`additive_mask`.
     """
 
-    def forward(self, src, src_mask=None, cache=None, src_key_padding_mask=None, is_causal=False):
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        cache: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
         mask = self.self_attn._mask(src, src, src_mask, src_key_padding_mask, is_causal)
         return super().forward(src, mask, cache)
 
-    def attention_maps(self, src, src_mask=None, src_key_padding_mask=None, is_causal=False):
+    def attention_maps(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
         """The weights of every head, ``[N, nhead, L, L]``."""
         x = self.norm1(src) if self.normalize_before else src
         return self.self_attn.attention_maps(
@@ -83,29 +109,29 @@ class TransformerDecoderLayer(_PyTorchArguments, nn.TransformerDecoderLayer):
 
     def forward(
         self,
-        tgt,
-        memory,
-        tgt_mask=None,
-        memory_mask=None,
-        cache=None,
-        tgt_key_padding_mask=None,
-        memory_key_padding_mask=None,
-        tgt_is_causal=False,
-    ):
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        cache: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        tgt_is_causal: bool = False,
+    ) -> Tensor:
         own = self.self_attn._mask(tgt, tgt, tgt_mask, tgt_key_padding_mask, tgt_is_causal)
         cross = self.cross_attn._mask(tgt, memory, memory_mask, memory_key_padding_mask, False)
         return super().forward(tgt, memory, own, cross, cache)
 
     def attention_maps(
         self,
-        tgt,
-        memory,
-        tgt_mask=None,
-        memory_mask=None,
-        tgt_key_padding_mask=None,
-        memory_key_padding_mask=None,
-        tgt_is_causal=False,
-    ):
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        tgt_is_causal: bool = False,
+    ) -> Any:
         """``{'self': [N, nhead, L, L], 'cross': [N, nhead, L, S]}``, without dropout before the latter."""
         masks = {
             "attn_mask": tgt_mask,
@@ -142,7 +168,7 @@ class PositionalEncoding(AttentionLayer):
         ValueError: for an argument out of range or a longer sequence.
     """
 
-    def __init__(self, d_model, dropout=0.1, max_len=5000):
+    def __init__(self, d_model: int, dropout: float = 0.1, max_len: int = 5000) -> None:
         super().__init__()
         check_positive_int(d_model=d_model, max_len=max_len)
         self.max_len = max_len
@@ -153,7 +179,7 @@ class PositionalEncoding(AttentionLayer):
         self.register_buffer("pe", both.astype(paddle.get_default_dtype()), persistable=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         length = size_of(x, (1,))[0]
         if isinstance(length, int) and length > self.max_len:
             raise self.error(f"built for max_len={self.max_len}, but got a sequence of {length}")

@@ -5,8 +5,11 @@ Convolutional Triplet Attention Module", arXiv 2010.03045; authors' code:
 LandskapeAI/triplet-attention.
 """
 
+from __future__ import annotations
+
 import paddle
 import paddle.nn.functional as F
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
@@ -22,13 +25,13 @@ class _Gate(AttentionLayer):
 
     TORCH_KEYS = {"authors": {"conv": "conv.conv", "bn": "conv.bn"}}
 
-    def __init__(self, kernel_size, identity_init):
+    def __init__(self, kernel_size: int, identity_init: bool) -> None:
         super().__init__()
         self.conv = conv(2, 1, kernel_size, bias=False, padding=kernel_size // 2)
         self.bn = batch_norm(1, 0.01, zero=identity_init)
         self.identity_init = identity_init
 
-    def forward(self, x, axis, order):
+    def forward(self, x: Tensor, axis: int, order: list[int]) -> Tensor:
         """Gate of ``x`` pooled over ``axis``; ``order`` puts that axis first and then restores it."""
         if is_deployed(self):
             maps = [reduce_deployed(reduce, x, axis) for reduce in (paddle.max, paddle.mean)]
@@ -73,7 +76,9 @@ class TripletAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, no_spatial=False, kernel_size=7, identity_init=False):
+    def __init__(
+        self, channels: int, no_spatial: bool = False, kernel_size: int = 7, identity_init: bool = False
+    ) -> None:
         super().__init__()
         check_positive_int(channels=channels)
         check_odd("kernel_size", kernel_size)
@@ -82,17 +87,17 @@ class TripletAttention(AttentionLayer):
         self.hc = _Gate(kernel_size, identity_init)
         self.hw = None if no_spatial else _Gate(kernel_size, identity_init)
 
-    def attention_maps(self, x):
+    def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'cw': [N, channels, 1, W], 'hc': [N, channels, H, 1], 'hw': [N, 1, H, W]}``."""
         return self._gates(x)
 
-    def _gates(self, x):
+    def _gates(self, x: Tensor) -> dict[str, Tensor]:
         maps = {"cw": self.cw(x, 2, [0, 2, 1, 3]), "hc": self.hc(x, 3, [0, 3, 2, 1])}
         if self.hw is not None:
             maps["hw"] = self.hw(x, 1, [0, 1, 2, 3])
         return maps
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
         maps = list(self._gates(x).values())
         if is_deployed(self):

@@ -1,12 +1,21 @@
 """What the backbones of this package share."""
 
+from __future__ import annotations
+
 from paddle import nn
 
 
 class ConvBN(nn.Sequential):
     """Convolution, normalisation, ReLU."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int = 1,
+        padding: int | tuple[int, int] = 0,
+    ) -> None:
         super().__init__()
         self.add_sublayer(
             "conv",
@@ -18,7 +27,7 @@ class ConvBN(nn.Sequential):
         self.add_sublayer("relu", nn.ReLU())
 
 
-def without_weights(name, network, pretrained):
+def without_weights(name: str, network: nn.Layer, pretrained: bool | str) -> nn.Layer:
     """``network``, unless weights are asked for that nobody has published."""
     if pretrained:
         raise ValueError(

@@ -5,8 +5,12 @@ Reducing Internal Covariate Shift", arXiv 1502.03167, Figure 5; widths of the Ca
 network that later papers build on (2.03 G multiply-adds).
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ._blocks import ConvBN, without_weights
 
@@ -14,7 +18,15 @@ from ._blocks import ConvBN, without_weights
 class Inception(nn.Layer):
     """One module: 1x1, 3x3, two 3x3 and pooling side by side; of stride 2 without the first."""
 
-    def __init__(self, in_channels, one, three, double, pool, stride=1):
+    def __init__(
+        self,
+        in_channels: int,
+        one: int,
+        three: tuple[int, int],
+        double: tuple[int, int],
+        pool: tuple[str, int],
+        stride: int = 1,
+    ) -> None:
         super().__init__()
         self.branches = nn.LayerList()
         if one:
@@ -38,7 +50,7 @@ class Inception(nn.Layer):
             pooling = nn.MaxPool2D(3, stride=stride, padding=1)
         self.branches.append(nn.Sequential(pooling, ConvBN(in_channels, width, 1)) if width else pooling)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return paddle.concat([branch(x) for branch in self.branches], axis=1)
 
 
@@ -67,7 +79,7 @@ class BNInception(nn.Layer):
         ``[N, 3, H, W]`` in, ``[N, class_num]`` out.
     """
 
-    def __init__(self, class_num=1000):
+    def __init__(self, class_num: int = 1000) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             ConvBN(3, 64, 7, 2, 3),
@@ -83,13 +95,13 @@ class BNInception(nn.Layer):
         self.avg_pool = nn.AdaptiveAvgPool2D(1)
         self.fc = nn.Linear(channels, class_num)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for name in _MODULES:
             x = self._sub_layers[f"inception_{name}"](x)
         return self.fc(self.avg_pool(x).flatten(1))
 
 
-def BN_Inception(pretrained=False, use_ssld=False, **kwargs):
+def BN_Inception(pretrained: bool | str = False, use_ssld: bool = False, **kwargs: Any) -> nn.Layer:
     """:class:`BNInception` in PaddleClas' form; there are no published Paddle weights of it."""
     return without_weights("BN_Inception", BNInception(**kwargs), pretrained)

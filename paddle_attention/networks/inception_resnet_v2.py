@@ -5,8 +5,12 @@ Impact of Residual Connections on Learning", arXiv 1602.07261; widths and depths
 authors' released TensorFlow network (10, 20 and 10 residual modules; 299 x 299 images).
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ._blocks import ConvBN, without_weights
 
@@ -14,34 +18,36 @@ from ._blocks import ConvBN, without_weights
 class Branches(nn.Layer):
     """Branches side by side, concatenated."""
 
-    def __init__(self, *branches):
+    def __init__(self, *branches: nn.Layer) -> None:
         super().__init__()
         self.branches = nn.LayerList(branches)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return paddle.concat([branch(x) for branch in self.branches], axis=1)
 
 
 class Residual(nn.Layer):
     """``relu(x + scale * up(branches(x)))``."""
 
-    def __init__(self, channels, width, scale, branches, activate=True):
+    def __init__(
+        self, channels: int, width: int, scale: float, branches: nn.Layer, activate: bool = True
+    ) -> None:
         super().__init__()
         self.branches = branches
         self.up = nn.Conv2D(width, channels, 1)
         self.scale = scale
         self.relu = nn.ReLU() if activate else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = x + self.scale * self.up(self.branches(x))
         return self.relu(y) if self.relu else y
 
 
-def _chain(*convolutions):
+def _chain(*convolutions: nn.Layer) -> nn.Layer:
     return nn.Sequential(*(ConvBN(*arguments) for arguments in convolutions))
 
 
-def _block35():
+def _block35() -> nn.Layer:
     branches = Branches(
         _chain((320, 32, 1)),
         _chain((320, 32, 1), (32, 32, 3, 1, 1)),
@@ -50,7 +56,7 @@ def _block35():
     return Residual(320, 128, 0.17, branches)
 
 
-def _block17():
+def _block17() -> nn.Layer:
     branches = Branches(
         _chain((1088, 192, 1)),
         _chain((1088, 128, 1), (128, 160, (1, 7), 1, (0, 3)), (160, 192, (7, 1), 1, (3, 0))),
@@ -58,7 +64,7 @@ def _block17():
     return Residual(1088, 384, 0.10, branches)
 
 
-def _block8(last=False):
+def _block8(last: bool = False) -> nn.Layer:
     branches = Branches(
         _chain((2080, 192, 1)),
         _chain((2080, 192, 1), (192, 224, (1, 3), 1, (0, 1)), (224, 256, (3, 1), 1, (1, 0))),
@@ -77,7 +83,7 @@ class InceptionResNetV2(nn.Layer):
         ``[N, 3, H, W]`` in, at least 75 x 75; ``[N, class_num]`` out.
     """
 
-    def __init__(self, class_num=1000, dropout=0.2):
+    def __init__(self, class_num: int = 1000, dropout: float = 0.2) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             ConvBN(3, 32, 3, 2),
@@ -113,12 +119,12 @@ class InceptionResNetV2(nn.Layer):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1536, class_num)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.block35(self.mixed_5b(self.stem(x)))
         x = self.block8(self.mixed_7a(self.block17(self.mixed_6a(x))))
         return self.fc(self.dropout(self.avg_pool(self.conv_7b(x)).flatten(1)))
 
 
-def Inception_ResNet_v2(pretrained=False, use_ssld=False, **kwargs):
+def Inception_ResNet_v2(pretrained: bool | str = False, use_ssld: bool = False, **kwargs: Any) -> nn.Layer:
     """:class:`InceptionResNetV2` in PaddleClas' form; there are no published Paddle weights of it."""
     return without_weights("Inception_ResNet_v2", InceptionResNetV2(**kwargs), pretrained)

@@ -6,7 +6,11 @@ half as wide, (2) three 3x3 convolutions as the stem, (3) 3x3 instead of 1x1
 projections of stride 2, (4) dropout of 0.2 before the classifier.
 """
 
-from paddle import nn
+from __future__ import annotations
+
+from typing import Any
+
+from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ._blocks import ConvBN, without_weights
@@ -15,7 +19,7 @@ from ._blocks import ConvBN, without_weights
 class Bottleneck(nn.Layer):
     """1x1 to twice, grouped 3x3 to four times, 1x1 at four times the ``planes``."""
 
-    def __init__(self, in_channels, planes, stride=1, shortcut=0):
+    def __init__(self, in_channels: int, planes: int, stride: int = 1, shortcut: int = 0) -> None:
         super().__init__()
         self.conv1 = ConvBN(in_channels, planes * 2, 1)
         self.conv2 = nn.Sequential(
@@ -33,7 +37,7 @@ class Bottleneck(nn.Layer):
                 nn.BatchNorm2D(planes * 4),
             )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         y = self.conv3(self.conv2(self.conv1(x)))
         return F.relu(y + (self.short(x) if self.short else x))
 
@@ -49,7 +53,7 @@ class ResNeXt154(nn.Layer):
         ``[N, 3, H, W]`` in, ``[N, class_num]`` out.
     """
 
-    def __init__(self, class_num=1000, dropout=0.2):
+    def __init__(self, class_num: int = 1000, dropout: float = 0.2) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             ConvBN(3, 64, 3, 2, 1),
@@ -69,13 +73,13 @@ class ResNeXt154(nn.Layer):
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, class_num)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
         return self.fc(self.dropout(self.avg_pool(x).flatten(1)))
 
 
-def ResNeXt154_64x4d(pretrained=False, use_ssld=False, **kwargs):
+def ResNeXt154_64x4d(pretrained: bool | str = False, use_ssld: bool = False, **kwargs: Any) -> nn.Layer:
     """:class:`ResNeXt154` in PaddleClas' form; there are no published Paddle weights of it."""
     return without_weights("ResNeXt154_64x4d", ResNeXt154(**kwargs), pretrained)

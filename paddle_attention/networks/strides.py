@@ -4,26 +4,31 @@ The weights stay what they are: only attributes of the convolutions change, so a
 backbone's pretrained weights still load.
 """
 
+from __future__ import annotations
+
 import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..trial import trial
 
+Call = tuple[str, nn.Layer, int, int]  # name, layer, input height, output height
 _POOLS = (nn.AvgPool2D, nn.MaxPool2D)
 
 
-def _pair(value):
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value, value)
 
 
-def _run(network, size):
+def _run(network: nn.Layer, size: int) -> list[Call]:
     """``(name, layer, input height, output height)`` of each convolution and pooling layer, as they run."""
     calls = []
 
-    def note(name):
-        def hook(layer, inputs, output):
+    def note(name: str) -> Callable[..., Any]:
+        def hook(layer: nn.Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             calls.append((name, layer, inputs[0].shape[2], output.shape[2]))
 
         return hook
@@ -37,7 +42,7 @@ def _run(network, size):
     return calls
 
 
-def _trial(network):
+def _trial(network: nn.Layer) -> tuple[int, list[Call]]:
     """A size of image that the network takes, and what :func:`_run` says of it."""
     for size in (sizes := (128, 224, 256)):
         try:
@@ -50,7 +55,7 @@ def _trial(network):
     ) from problem
 
 
-def _in_a_shortcut(name, layer, followers):
+def _in_a_shortcut(name: str, layer: nn.Layer, followers: dict[str, Call]) -> bool:
     """Whether a pooling layer is followed by the 1x1 convolution beside it, as in the shortcuts of ResNet-D."""
     after = followers.get(name)
     return (
@@ -62,7 +67,7 @@ def _in_a_shortcut(name, layer, followers):
     )
 
 
-def set_output_stride(network, output_stride):
+def set_output_stride(network: nn.Layer, output_stride: int) -> nn.Layer:
     """Keep the feature maps at 1/``output_stride`` of the image, in place, by dilation.
 
     Every stride beyond is taken out, and the convolutions that follow are dilated by
@@ -82,7 +87,9 @@ def set_output_stride(network, output_stride):
     """
     if output_stride not in (4, 8, 16, 32) or isinstance(output_stride, bool):
         raise ValueError(f"output_stride must be 4, 8, 16 or 32, but got {output_stride!r}")
-    (size, calls), plan, seen = _trial(network), {}, {}
+    size, calls = _trial(network)
+    plan: dict[str, tuple[nn.Layer, int, int]] = {}
+    seen: dict[str, int] = {}
     for name, layer, before, after in calls:
         if after == 1:
             continue  # global pooling, or a fully connected layer
@@ -127,7 +134,7 @@ def set_output_stride(network, output_stride):
     return network
 
 
-def stride_in_1x1(network):
+def stride_in_1x1(network: nn.Layer) -> nn.Layer:
     """Move the stride of each bottleneck from its 3x3 to its first 1x1 convolution, in place.
 
     He et al. (arXiv 1512.03385) and the tables of most papers have it there (3.86 G

@@ -4,13 +4,18 @@ PaddleClas is imported when a factory is called, not before, so that this module
 can stand in PaddleClas' own list of backbones.
 """
 
+from __future__ import annotations
+
 import ast
 import importlib
 import inspect
 import logging
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from paddle import nn
 
 from ..config import ConfigError, DataError
 from ..insertion import insert_attention
@@ -19,21 +24,24 @@ from ..networks import BACKBONES, get_network, list_networks, set_output_stride
 from ..networks import stride_in_1x1 as _move_strides
 from .guard import guarded
 
+if TYPE_CHECKING:
+    from ..networks.presets import NetworkPreset
+
 _logger = logging.getLogger("ppcls")
 
 
 def AttentionNet(
-    backbone=None,
-    attention=None,
-    class_num=None,
-    pretrained=False,
-    use_ssld=False,
-    output_stride=None,
-    stride_in_1x1=False,
-    attention_lr_mult=1.0,
-    input_shape=None,
-    **kwargs,
-):
+    backbone: str | dict[str, Any] | None = None,
+    attention: str | dict[str, Any] | list[Any] | None = None,
+    class_num: int | None = None,
+    pretrained: bool | str = False,
+    use_ssld: bool = False,
+    output_stride: int | None = None,
+    stride_in_1x1: bool = False,
+    attention_lr_mult: float = 1.0,
+    input_shape: Sequence[int] | None = None,
+    **kwargs: Any,
+) -> nn.Layer:
     """Any PaddleClas backbone with attention inserted into it.
 
     Args:
@@ -115,8 +123,8 @@ _OWN = (
 )
 
 
-def _preset_factory(preset):
-    def factory(pretrained=False, use_ssld=False, **kwargs):
+def _preset_factory(preset: NetworkPreset) -> Callable[..., Any]:
+    def factory(pretrained: bool = False, use_ssld: bool = False, **kwargs: Any) -> nn.Layer:
         for key in ("backbone", "attention"):
             if key in kwargs:
                 raise ValueError(
@@ -147,9 +155,9 @@ globals().update({name: _preset_factory(get_network(name)) for name in list_netw
 __all__ = ["AttentionNet", *BACKBONES, *list_networks()]
 
 
-def _build_backbone(name, arguments):
+def _build_backbone(name: str, arguments: dict[str, Any]) -> nn.Layer:
     arch = importlib.import_module("ppcls.arch")
-    factory = getattr(arch, name, BACKBONES.get(name)) if isinstance(name, str) else None
+    factory: Any = getattr(arch, name, BACKBONES.get(name)) if isinstance(name, str) else None
     if not is_network(factory):
         raise ValueError(
             f"Arch.backbone.name: PaddleClas has no backbone {name!r}"
@@ -177,7 +185,7 @@ def _build_backbone(name, arguments):
     return network
 
 
-def is_network(value):
+def is_network(value: Any) -> bool:
     """Whether ``Arch.name`` may name it: no helper that ``ppcls.arch`` imports beside the networks."""
     if not (inspect.isroutine(value) or inspect.isclass(value)):
         return False
@@ -186,7 +194,7 @@ def is_network(value):
     return not module.startswith(helpers) and name not in ("build_model", "apply_to_static")
 
 
-def _no_weights(factory):
+def _no_weights(factory: Callable[..., Any]) -> dict[str, bool]:
     """Some factories fetch weights unless they are told not to; some take no such argument."""
     try:
         parameters = inspect.signature(factory).parameters
@@ -195,7 +203,7 @@ def _no_weights(factory):
     return {"pretrained": False} if "pretrained" in parameters else {}
 
 
-def accepted_arguments(factory, network_class):
+def accepted_arguments(factory: Callable[..., Any], network_class: type) -> set[str]:
     """Names of the arguments that a PaddleClas factory really uses.
 
     Most factories take ``**kwargs`` and hand them to the class, and many
@@ -203,8 +211,8 @@ def accepted_arguments(factory, network_class):
     body never reads accepts nothing here, and one that it only picks names from
     accepts those.
     """
-    names = set()
-    chain = [factory, *(c.__init__ for c in network_class.__mro__ if "__init__" in vars(c))]
+    names: set[str] = set()
+    chain = [factory, *(vars(c)["__init__"] for c in network_class.__mro__ if "__init__" in vars(c))]
     for function in chain:
         try:
             parameters = inspect.signature(function).parameters.values()
@@ -224,14 +232,14 @@ def accepted_arguments(factory, network_class):
     return names - {"self", "args", "kwargs", "cls"}
 
 
-def _uses(function, name):
+def _uses(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
     """How the dict ``name`` is used in ``function``: ``(handed on whole, keys picked by name)``."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError):
         return True, set()
 
-    def is_it(node):
+    def is_it(node: Any) -> bool:
         return isinstance(node, ast.Name) and node.id == name
 
     picked, accounted = set(), 0
@@ -249,7 +257,7 @@ def _uses(function, name):
     return sum(map(is_it, ast.walk(tree))) > accounted, picked
 
 
-def _load_backbone_weights(network, path):
+def _load_backbone_weights(network: nn.Layer, path: str) -> None:
     """Load a backbone checkpoint; everything but the classifier must fit."""
     from ..checkpoint import load_weights
 

@@ -1,13 +1,18 @@
 """Find PaddleClas, register the networks in it, and use the parts of it that the engine needs."""
 
+from __future__ import annotations
+
 import importlib
 import importlib.util
 import inspect
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import paddle
+from paddle import nn
 
 from ..config import ConfigError, DataError, read_config
 from ..config.schema import OWN_KEYS
@@ -15,8 +20,11 @@ from ..naming import did_you_mean
 from . import backbones
 from .guard import guard_folder, guarded
 
+if TYPE_CHECKING:
+    from ..config.reading import Config
 
-def find_paddleclas(source_tree=None):
+
+def find_paddleclas(source_tree: str | None = None) -> str:
     """Make ``import ppcls`` work and return the directory that holds the ``ppcls`` package.
 
     Args:
@@ -50,7 +58,7 @@ def find_paddleclas(source_tree=None):
             )
         _put_first(next(iter(package.submodule_search_locations)))
     spec = importlib.util.find_spec("ppcls")
-    guard_folder(next(iter(spec.submodule_search_locations)))
+    guard_folder(next(iter(spec.submodule_search_locations)))  # type: ignore[union-attr,arg-type]
     found = os.path.dirname(next(iter(importlib.import_module("ppcls").__path__)))
     if source_tree is not None and not os.path.samefile(found, source_tree):
         raise RuntimeError(
@@ -59,13 +67,13 @@ def find_paddleclas(source_tree=None):
     return found
 
 
-def _put_first(directory):
+def _put_first(directory: str) -> None:
     if directory in sys.path:
         sys.path.remove(directory)
     sys.path.insert(0, directory)
 
 
-def register(source_tree=None):
+def register(source_tree: str | None = None) -> list[str]:
     """Add the networks of this library to ``ppcls.arch``; calling it again changes nothing.
 
     They are then found by ``Arch.name`` in any PaddleClas YAML, by
@@ -91,7 +99,7 @@ def register(source_tree=None):
     return list(backbones.__all__)
 
 
-def build_network(config, mode="train"):
+def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
     """``ppcls.arch.build_model`` for the ``Arch`` section of a parsed YAML.
 
     Only for training are pretrained weights fetched: in every other mode a
@@ -125,7 +133,7 @@ def build_network(config, mode="train"):
             raise ConfigError(f"Arch: {name}: {type(error).__name__}: {error}") from error
 
 
-def load_config(path, overrides=()):
+def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML with PaddleClas' ``-o key.sub=value`` overrides; nothing in it is evaluated.
 
     Returns:
@@ -141,14 +149,14 @@ def load_config(path, overrides=()):
     infer = config.get("Infer")
     post = infer.get("PostProcess") if isinstance(infer, dict) else None
     names = post.get("class_id_map_file") if isinstance(post, dict) else None
-    if isinstance(names, str) and not os.path.exists(names):
+    if isinstance(post, dict) and isinstance(names, str) and not os.path.exists(names):
         inside = os.path.join(find_paddleclas(), names)
         if os.path.isfile(inside):
             post["class_id_map_file"] = inside
     return config
 
 
-def check_config_file(path, overrides):
+def check_config_file(path: str, overrides: Sequence[str]) -> None:
     """Build the network of a YAML and drop it, so that a mistake shows before PaddleClas reads any data.
 
     Neither random numbers nor the names of parameters are used up.
@@ -178,7 +186,7 @@ def check_config_file(path, overrides):
         )
     if section.get("name") not in backbones.__all__:
         return
-    module = importlib.import_module("ppcls.utils.logger")
+    module: Any = importlib.import_module("ppcls.utils.logger")
     state, logger = paddle.get_rng_state(), module._logger
     module._logger = logger or logging.getLogger("ppcls.check")  # networks log while they are built
     try:
@@ -189,10 +197,10 @@ def check_config_file(path, overrides):
         paddle.set_rng_state(state)
 
 
-def init_logger(log_file=None):
+def init_logger(log_file: str | None = None) -> None:
     """Start PaddleClas' logger ``ppcls`` (its networks need it), also writing to ``log_file``."""
     find_paddleclas()
-    module = importlib.import_module("ppcls.utils.logger")
+    module: Any = importlib.import_module("ppcls.utils.logger")
     try:
         module.init_logger(log_file=log_file)
     except AssertionError:  # PaddleClas before 2.4 expects one command in a process
@@ -204,6 +212,6 @@ def init_logger(log_file=None):
         module.init_logger(log_file=log_file)
 
 
-def profiler_step(options):
+def profiler_step(options: str | None) -> None:
     """Tell PaddleClas' profiler that a training step begins; ``options`` are those of ``-p``."""
     importlib.import_module("ppcls.utils.profiler").add_profiler_step(options)

@@ -6,6 +6,8 @@ names and literals alone, and ``paddle.load`` and ``pickle`` build arrays and pl
 containers alone.
 """
 
+from __future__ import annotations
+
 import ast
 import builtins
 import contextlib
@@ -19,6 +21,10 @@ import pickle
 import re
 import sys
 import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -30,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z]\w*|_[A-Za-z]\w*")
 _TRUSTED = ("ppcls", "paddle", "paddle_attention")
 _FACTORIES = ("ppcls.arch", "paddle_attention")
 _CONSTANTS = (dict, list, tuple, str, int, float, bool, type(None))
-_ARITHMETIC = {
+_ARITHMETIC: dict[type, Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
@@ -43,7 +49,9 @@ _ARITHMETIC = {
 class _Evaluate:
     """Stands for ``eval`` in PaddleClas' modules. Not a function: PaddleClas exports all functions it sees."""
 
-    def __call__(self, source, names=None, local_names=None):
+    def __call__(
+        self, source: str, names: dict[str, Any] | None = None, local_names: dict[str, Any] | None = None
+    ) -> Any:
         """The literal, quotient or network part that ``source`` names where this is called.
 
         Raises:
@@ -67,7 +75,7 @@ class _Evaluate:
 evaluate = _Evaluate()
 
 
-def _calculate(node):
+def _calculate(node: ast.AST) -> Any:
     """A number from numbers, such as ``1.0/255.0``; no powers, which can be huge."""
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
         return node.value
@@ -78,7 +86,7 @@ def _calculate(node):
     raise ValueError("no calculation")
 
 
-def _resolve(source, scope):
+def _resolve(source: str, scope: dict[str, Any]) -> Any:
     first, *rest = source.split(".")
     if not all(map(_NAME.fullmatch, [first, *rest])) or first not in scope:
         raise ConfigError(f"{source!r} is no name that PaddleClas knows here; it is not evaluated")
@@ -90,11 +98,11 @@ def _resolve(source, scope):
     return value
 
 
-def _is_layer(value):
+def _is_layer(value: Any) -> bool:
     return inspect.isclass(value) and issubclass(value, nn.Layer)
 
 
-def is_trusted(value):
+def is_trusted(value: Any) -> bool:
     """Whether a YAML may name ``value``: a class of PaddleClas or Paddle, a factory of networks, a constant."""
     if isinstance(value, functools.partial):
         value = value.func
@@ -109,7 +117,7 @@ def is_trusted(value):
 # --- modules ------------------------------------------------------------------------------
 
 
-def _import(name, *arguments, **options):
+def _import(name: str, *arguments: Any, **options: Any) -> Any:
     return PlainPickle if name == "pickle" else builtins.__import__(name, *arguments, **options)
 
 
@@ -117,15 +125,15 @@ BUILTINS = {**vars(builtins), "eval": evaluate, "__import__": _import}
 """The built-in names of guarded modules."""
 
 
-def _guard_imported(module):
+def _guard_imported(module: ModuleType) -> None:
     """A module that was imported before it could be guarded finds its global names first."""
     vars(module).setdefault("eval", evaluate)
     if vars(module).get("pickle") is pickle:
-        module.pickle = PlainPickle
+        vars(module)["pickle"] = PlainPickle
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    def exec_module(self, module):
+    def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = BUILTINS
         super().exec_module(module)
 
@@ -133,15 +141,16 @@ class _Loader(importlib.machinery.SourceFileLoader):
 class _Finder(importlib.abc.MetaPathFinder):
     """Imports the modules of the guarded folders with ``eval`` and ``pickle`` replaced."""
 
-    def __init__(self):
-        self.folders = []
+    def __init__(self) -> None:
+        self.folders: list[str] = []
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         spec = importlib.machinery.PathFinder.find_spec(name, path)
-        inside = (
-            spec is not None and spec.origin and os.path.realpath(spec.origin).startswith(tuple(self.folders))
-        )
-        if not inside or type(spec.loader) is not importlib.machinery.SourceFileLoader:
+        if spec is None or type(spec.loader) is not importlib.machinery.SourceFileLoader:
+            return None
+        if not spec.origin or not os.path.realpath(spec.origin).startswith(tuple(self.folders)):
             return None
         spec.loader = _Loader(spec.loader.name, spec.loader.path)
         return spec
@@ -150,7 +159,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 _finder = _Finder()
 
 
-def guard_folder(folder):
+def guard_folder(folder: str) -> None:
     """From now on, modules imported from below ``folder`` are guarded; those imported already, too."""
     folder = os.path.join(os.path.realpath(folder), "")
     if folder not in _finder.folders:
@@ -167,7 +176,7 @@ def guard_folder(folder):
 
 
 @contextlib.contextmanager
-def guarded():
+def guarded() -> Iterator[None]:
     """Paddle reads arrays and plain containers alone, and archives are unpacked below their folder, inside."""
     original, filtered = paddle.load, tarfile.TarFile.__dict__.get("extraction_filter")
     paddle.load = _load
@@ -182,7 +191,7 @@ def guarded():
             tarfile.TarFile.extraction_filter = filtered
 
 
-def _load(path, return_numpy=False, **_):
+def _load(path: str, return_numpy: bool = False, **_: Any) -> Any:
     """Stands for ``paddle.load``."""
     if not isinstance(path, (str, os.PathLike)):
         raise DataError(f"paddle.load of {type(path).__name__}: only files are read here")

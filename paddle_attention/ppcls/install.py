@@ -1,5 +1,7 @@
 """Add this library's networks to a PaddleClas checkout for good, and take them out again."""
 
+from __future__ import annotations
+
 import os
 import re
 import stat
@@ -14,7 +16,7 @@ _MARK = "# added by: python -m paddle_attention install"
 _ANCHOR = "def get_apis("
 
 
-def install(source_tree):
+def install(source_tree: str) -> bool:
     """Add one import to ``ppcls/arch/backbone/__init__.py``, next to PaddleClas' own backbones.
 
     Returns:
@@ -43,7 +45,7 @@ def install(source_tree):
     return True
 
 
-def uninstall(source_tree):
+def uninstall(source_tree: str) -> bool:
     """Undo :func:`install`, leaving the file as it was.
 
     Returns:
@@ -56,7 +58,7 @@ def uninstall(source_tree):
     return True
 
 
-def _read(source_tree):
+def _read(source_tree: str) -> tuple[str, str]:
     path = os.path.join(source_tree, "ppcls", "arch", "backbone", "__init__.py")
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{source_tree!r} is not a PaddleClas source tree: it has no {path}")
@@ -64,12 +66,12 @@ def _read(source_tree):
         return path, file.read()
 
 
-def _write(path, text):
+def _write(path: str, text: str) -> None:
     """Replace the file in one step, so that it is never half written, and keep its rights."""
     write_atomically(path, lambda file: file.write(text.encode()), stat.S_IMODE(os.stat(path).st_mode))
 
 
-def _check_importable(source_tree):
+def _check_importable(source_tree: str) -> None:
     """PaddleClas runs from its own directory: the import must work from there too."""
     done = subprocess.run(
         [sys.executable, "-c", "import paddle_attention"],

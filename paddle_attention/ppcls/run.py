@@ -1,10 +1,14 @@
 """Run one of PaddleClas' own scripts with this library's networks registered."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import runpy
 import sys
 import traceback
+from collections.abc import Sequence
+from typing import Any
 
 import paddle
 
@@ -14,7 +18,7 @@ from .bridge import check_config_file, register
 from .guard import BUILTINS, guard_folder, guarded
 
 
-def run_script(script, arguments):
+def run_script(script: str, arguments: Sequence[str]) -> None:
     """Run ``script`` (``PaddleClas/tools/train.py`` and the like) as ``python script`` would.
 
     The checkout is the nearest directory above the script that holds ``ppcls``.
@@ -45,7 +49,7 @@ def run_script(script, arguments):
         sys.exit(1)
 
 
-def _check_yaml(script, arguments):
+def _check_yaml(script: str, arguments: Sequence[str]) -> None:
     """Check what PaddleClas' tools will read; its deployment scripts have YAMLs of another kind."""
     if os.path.basename(os.path.dirname(script)) != "tools":
         return
@@ -60,7 +64,7 @@ def _check_yaml(script, arguments):
         check_config_file(options.config, options.override)
 
 
-def _checkout(script):
+def _checkout(script: str) -> str:
     directory = os.path.dirname(script)
     while not os.path.isdir(os.path.join(directory, "ppcls", "arch")):
         above = os.path.dirname(directory)
@@ -70,7 +74,7 @@ def _checkout(script):
     return directory
 
 
-def _repair_predictor():
+def _repair_predictor() -> None:
     """Let ``deploy/python/predict_cls.py`` of PaddleClas HEAD run.
 
     It always asks for memory optimisation, and Paddle 3 built for CPU then fails
@@ -85,7 +89,7 @@ def _repair_predictor():
         return
 
     class Config(inference.Config):
-        def __init__(self, *paths):
+        def __init__(self, *paths: Any) -> None:
             if len(paths) == 2 and os.path.isdir(paths[0]):
                 prefix = os.path.join(*paths)
                 paths = (prefix + ".pdmodel", prefix + ".pdiparams")
@@ -94,7 +98,7 @@ def _repair_predictor():
     inference.Config = Config
 
 
-def _repair_distributed_evaluation():
+def _repair_distributed_evaluation() -> None:
     """Let PaddleClas evaluate in several CPU processes.
 
     It asks for the number of the GPU, which Paddle's environment of a CPU process lacks.

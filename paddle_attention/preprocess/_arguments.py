@@ -1,22 +1,27 @@
 """Checks of the operators' arguments."""
 
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
 from ..config import ConfigError
 
 
-def pair(name, value):
+def pair(name: str, value: Any) -> tuple[int, int]:
     values = [value, value] if isinstance(value, int) else list(value)
     if len(values) != 2 or any(not isinstance(v, int) or v < 1 for v in values):
         raise ValueError(f"{name} must be a positive integer or two of them, but got {value!r}")
-    return tuple(values)
+    return values[0], values[1]
 
 
-def choice(name, value, known):
+def choice(name: str, value: Any, known: Collection[Any]) -> Any:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, but got {value!r}")
     return value
 
 
-def as_list(items, path):
+def as_list(items: Any, path: str) -> list[Any]:
     if not isinstance(items, list):
         raise ConfigError(f"{path}: must be a list of operators, but got {items!r}")
     return items

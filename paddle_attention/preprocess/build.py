@@ -1,5 +1,12 @@
 """Operators by their names in a YAML."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
 from ..config import build_by_name, single_item
 from ._arguments import as_list
 from .decode import DecodeImage
@@ -34,7 +41,7 @@ OPERATORS = {
 }
 
 
-def build_transforms(items, path, max_pixels=None):
+def build_transforms(items: Any, path: str, max_pixels: int | None = None) -> Callable[..., Any]:
     """One function of an image from a YAML list of operators.
 
     Args:
@@ -50,7 +57,7 @@ def build_transforms(items, path, max_pixels=None):
         for i, item in enumerate(as_list(items, path))
     ]
 
-    def transform(image):
+    def transform(image: Any) -> np.ndarray:
         for operator in operators:
             image = operator(image)
         return image

@@ -1,6 +1,12 @@
 """The images of a configuration's ``Infer`` section, in batches through a network."""
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
 
 from ..config import ConfigError
 from .build import build_transforms
@@ -20,7 +26,7 @@ class Classification:
         ConfigError: naming the key, for what cannot be honoured.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: dict[str, Any]) -> None:
         self.section, settings = config["Infer"], config.get("Global") or {}
         if not self.section.get("infer_imgs"):
             raise ConfigError("Infer.infer_imgs: missing; give an image or a folder")
@@ -28,9 +34,11 @@ class Classification:
             self.section["transforms"], "Infer.transforms", settings.get("max_image_pixels")
         )
         self.postprocess = TopkPostProcess.from_config(config)
-        self.skip = logger.warning if settings.get("on_bad_image") == "skip" else None
+        self.skip: Callable[[str], None] | None = (
+            logger.warning if settings.get("on_bad_image") == "skip" else None
+        )
 
-    def __call__(self, predict):
+    def __call__(self, predict: Callable[[np.ndarray], np.ndarray]) -> Iterator[list[dict[str, Any]]]:
         """Classify the images.
 
         Args:

@@ -1,7 +1,10 @@
 """Bytes of a file to an image, or a clear error."""
 
+from __future__ import annotations
+
 import io
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,21 +30,28 @@ class DecodeImage:
         ValueError: for a file that is no image, is cut off or damaged, or is too large.
     """
 
-    def __init__(self, to_np=True, to_rgb=True, channel_first=False, backend="cv2", max_pixels=None):
+    def __init__(
+        self,
+        to_np: bool = True,
+        to_rgb: bool = True,
+        channel_first: bool = False,
+        backend: str = "cv2",
+        max_pixels: int | None = None,
+    ) -> None:
         self.backend = choice("backend", str(backend).lower(), ("cv2", "pil"))
         choice("to_np", to_np, (True,))
         self.to_rgb = to_rgb
         self.channel_first = channel_first
         self.max_pixels = max_pixels or MAX_PIXELS
 
-    def __call__(self, image):
+    def __call__(self, image: Any) -> np.ndarray:
         if isinstance(image, bytes):
             image = self._decode(image)
         if self.to_rgb:
             image = image[:, :, ::-1]
         return image.transpose((2, 0, 1)) if self.channel_first else image
 
-    def _decode(self, data):
+    def _decode(self, data: bytes) -> np.ndarray:
         check_image(data, self.max_pixels)
         if self.backend == "pil":
             with Image.open(io.BytesIO(data)) as picture:
@@ -52,7 +62,7 @@ class DecodeImage:
         return image
 
 
-def check_image(data, max_pixels):
+def check_image(data: bytes, max_pixels: int) -> None:
     """Raise ValueError for bytes that are no whole image or one of more than ``max_pixels``.
 
     OpenCV fills what is missing of a file with grey and says nothing.
@@ -77,7 +87,7 @@ def check_image(data, max_pixels):
         raise ValueError(f"not a whole image: {error or type(error).__name__}") from error
 
 
-def _eight_bits(picture):
+def _eight_bits(picture: Image.Image) -> np.ndarray:
     """The pixels ``[H, W, 3]`` in RGB; of 16 bits the upper eight, as OpenCV takes them."""
     if picture.mode.startswith("I"):
         grey = (np.asarray(picture).astype("int64") >> 8).clip(0, 255).astype("uint8")
@@ -85,7 +95,7 @@ def _eight_bits(picture):
     return np.asarray(picture.convert("RGB"))
 
 
-def _check_whole(picture, data, max_pixels):
+def _check_whole(picture: Image.Image, data: bytes, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
         raise ValueError(
@@ -101,7 +111,7 @@ def _check_whole(picture, data, max_pixels):
         picture.load()
 
 
-def _jpeg_ends(data):
+def _jpeg_ends(data: bytes) -> bool:
     """Whether a JPEG's end marker follows its first scan; those of thumbnails stand before it."""
     position = 2
     while position + 4 <= len(data):

@@ -1,6 +1,9 @@
 """Image files in, batches out: for prediction from a checkpoint and from an exported model."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -10,7 +13,7 @@ from ..files import read_regular_file
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 
 
-def list_images(path):
+def list_images(path: str) -> list[str]:
     """The image file ``path``, or all images below the directory ``path``, sorted.
 
     Raises:
@@ -29,7 +32,12 @@ def list_images(path):
     return sorted(found)
 
 
-def read_batches(paths, transform, batch_size, skip=None):
+def read_batches(
+    paths: list[str],
+    transform: Callable[[bytes], np.ndarray],
+    batch_size: int,
+    skip: Callable[[str], None] | None = None,
+) -> Iterator[tuple[list[str], np.ndarray]]:
     """Yield ``(paths, float32 array [n, 3, H, W])``.
 
     Args:
@@ -43,7 +51,8 @@ def read_batches(paths, transform, batch_size, skip=None):
         DataError: naming the image, if it cannot be read, or has another size than the others.
     """
     for start in range(0, len(paths), batch_size):
-        names, images = [], []
+        names: list[str] = []
+        images: list[np.ndarray] = []
         for name in paths[start : start + batch_size]:
             try:
                 images.append(_read_image(name, transform, images))
@@ -56,7 +65,7 @@ def read_batches(paths, transform, batch_size, skip=None):
             yield names, np.stack(images)
 
 
-def _read_image(name, transform, others):
+def _read_image(name: str, transform: Callable[[bytes], np.ndarray], others: list[np.ndarray]) -> np.ndarray:
     try:
         image = np.asarray(transform(read_regular_file(name)))
         if image.ndim != 3:

@@ -1,6 +1,9 @@
 """Operators of whole batches: Mixup and Cutmix."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +15,10 @@ from .generators import numpy_random, random
 class MixupOperator:
     """Mix every image and label with another of the batch, arXiv 1710.09412."""
 
-    def __init__(self, class_num, alpha=1.0):
+    def __init__(self, class_num: int | None, alpha: float = 1.0) -> None:
         self.class_num, self.alpha = _class_num(class_num), _positive("alpha", alpha)
 
-    def __call__(self, images, labels):
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         share, other = numpy_random.beta(self.alpha, self.alpha), numpy_random.permutation(len(images))
         images = (share * images + (1 - share) * images[other]).astype(images.dtype)
         return images, _mix_labels(labels, labels[other], share, self.class_num)
@@ -24,10 +27,10 @@ class MixupOperator:
 class CutmixOperator:
     """Paste a rectangle of another image into every image of the batch, arXiv 1905.04899."""
 
-    def __init__(self, class_num, alpha=0.2):
+    def __init__(self, class_num: int | None, alpha: float = 0.2) -> None:
         self.class_num, self.alpha = _class_num(class_num), _positive("alpha", alpha)
 
-    def __call__(self, images, labels):
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         share, other = numpy_random.beta(self.alpha, self.alpha), numpy_random.permutation(len(images))
         height, width = images.shape[2:]
         cut = math.sqrt(1.0 - share)
@@ -44,7 +47,7 @@ class CutmixOperator:
 class OpSampler:
     """Apply one of several batch operators to a batch, each with its ``prob``, or none."""
 
-    def __init__(self, class_num, **operators):
+    def __init__(self, class_num: int | None, **operators: Any) -> None:
         self.operators, self.weights = [], []
         for name, arguments in operators.items():
             arguments = dict(arguments or {})
@@ -58,26 +61,26 @@ class OpSampler:
         self.weights.append(max(0.0, 1 - sum(self.weights)))
         self.operators.append(None)
 
-    def __call__(self, images, labels):
+    def __call__(self, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         operator = random.choices(self.operators, weights=self.weights)[0]
         if operator is None:
             return images, labels
         return operator(images, labels)
 
 
-def _class_num(value):
+def _class_num(value: Any) -> int:
     if not value:
         raise ValueError("needs Arch.class_num")
     return value
 
 
-def _positive(name, value):
+def _positive(name: str, value: Any) -> float:
     if not value > 0:
         raise ValueError(f"{name} must be positive, but got {value!r}")
     return value
 
 
-def _mix_labels(labels, others, share, class_num):
+def _mix_labels(labels: np.ndarray, others: np.ndarray, share: float, class_num: int) -> np.ndarray:
     eye = np.eye(class_num, dtype="float32")
     return (eye[labels] * share + eye[others] * (1 - share)).astype("float32")
 
@@ -85,7 +88,7 @@ def _mix_labels(labels, others, share, class_num):
 BATCH_OPERATORS = {cls.__name__: cls for cls in (MixupOperator, CutmixOperator, OpSampler)}
 
 
-def build_batch_transforms(items, path, class_num):
+def build_batch_transforms(items: Any, path: str, class_num: int | None) -> list[OpSampler]:
     """A list of functions of ``(images, labels)`` from a YAML list of batch operators."""
     operators = []
     for i, item in enumerate(as_list(items, path)):

@@ -1,7 +1,10 @@
 """Image operators under PaddleClas' names: an image is an HWC array, RGB after ``DecodeImage``."""
 
+from __future__ import annotations
+
 import math
 import re
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,13 +41,13 @@ _LARGEST = 100_000_000  # pixels of a resized image
 class _Resizer:
     """Resize to ``(width, height)`` with OpenCV or Pillow."""
 
-    def __init__(self, interpolation, backend):
+    def __init__(self, interpolation: str | None, backend: str) -> None:
         self.backend = choice("backend", str(backend).lower(), ("cv2", "pil"))
         modes = _CV2_MODES if self.backend == "cv2" else _PIL_MODES
         interpolation = str(interpolation or "bilinear").lower()
-        self.mode = modes[choice("interpolation", interpolation, tuple(modes))]
+        self.mode: Any = modes[choice("interpolation", interpolation, tuple(modes))]
 
-    def __call__(self, image, size):
+    def __call__(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         mode = random.choice(self.mode) if isinstance(self.mode, tuple) else self.mode
         if size[0] * size[1] > _LARGEST:
             raise ValueError(f"would be resized to {size[0]}x{size[1]} pixels, more than {_LARGEST}")
@@ -56,35 +59,41 @@ class _Resizer:
 class ResizeImage:
     """Resize to ``size`` (``[width, height]``), or so that the short side is ``resize_short``."""
 
-    def __init__(self, size=None, resize_short=None, interpolation=None, backend="cv2"):
+    def __init__(
+        self,
+        size: int | list[int] | None = None,
+        resize_short: int | None = None,
+        interpolation: str | None = None,
+        backend: str = "cv2",
+    ) -> None:
         if (size is None) == (resize_short is None):
             raise ValueError("give one of size and resize_short")
         self.size = None if size is None else pair("size", size)
         self.resize_short = resize_short
         self.resize = _Resizer(interpolation, backend)
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         if self.size is not None:
             return self.resize(image, self.size)
         height, width = image.shape[:2]
-        ratio = float(self.resize_short) / min(width, height)
+        ratio = float(self.resize_short or 0) / min(width, height)
         return self.resize(image, (round(width * ratio), round(height * ratio)))
 
 
 class CropImage:
     """Crop the centre, ``size`` is ``[width, height]``."""
 
-    def __init__(self, size):
+    def __init__(self, size: int | list[int]) -> None:
         self.width, self.height = pair("size", size)
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         if height < self.height or width < self.width:
             raise ValueError(f"cannot crop {self.width}x{self.height} from a {width}x{height} image")
         left, top = self._corner(width - self.width, height - self.height)
         return image[top : top + self.height, left : left + self.width]
 
-    def _corner(self, width, height):
+    def _corner(self, width: int, height: int) -> tuple[int, int]:
         """Left and top, of at most ``width`` and ``height``."""
         return width // 2, height // 2
 
@@ -92,14 +101,22 @@ class CropImage:
 class RandCropImage:
     """Crop a random area (a share ``scale`` of the image) of random ``ratio``, resize to ``size``."""
 
-    def __init__(self, size, scale=None, ratio=None, interpolation=None, use_log_aspect=False, backend="cv2"):
+    def __init__(
+        self,
+        size: int,
+        scale: list[float] | None = None,
+        ratio: list[float] | None = None,
+        interpolation: Any = None,
+        use_log_aspect: bool = False,
+        backend: str = "cv2",
+    ) -> None:
         self.size = pair("size", size)
         self.scale = scale or [0.08, 1.0]
         self.ratio = ratio or [3.0 / 4.0, 4.0 / 3.0]
         self.use_log_aspect = use_log_aspect
         self.resize = _Resizer(interpolation, backend)
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         height, width = image.shape[:2]
         if self.use_log_aspect:
             aspect = math.exp(random.uniform(*map(math.log, self.ratio)))
@@ -118,11 +135,11 @@ class RandCropImage:
 class Pad:
     """Add ``padding`` pixels of value ``fill`` on every side."""
 
-    def __init__(self, padding, fill=0, backend="cv2"):
+    def __init__(self, padding: int, fill: int = 0, backend: str = "cv2") -> None:
         choice("backend", backend, ("cv2",))
         self.padding, self.fill = padding, fill
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         p = self.padding
         return np.pad(image, ((p, p), (p, p), (0, 0)), constant_values=self.fill)
 
@@ -130,7 +147,7 @@ class Pad:
 class RandomCropImage(CropImage):
     """Crop ``size`` (``[width, height]``) at a random place."""
 
-    def _corner(self, width, height):
+    def _corner(self, width: int, height: int) -> tuple[int, int]:
         top = random.randint(0, height)
         return random.randint(0, width), top
 
@@ -138,17 +155,19 @@ class RandomCropImage(CropImage):
 class RandFlipImage:
     """Flip with probability 1/2: left-right (1), upside down (0) or both (-1)."""
 
-    def __init__(self, flip_code=1):
+    def __init__(self, flip_code: int = 1) -> None:
         self.flip_code = choice("flip_code", flip_code, (1, 0, -1))
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         return cv2.flip(image, self.flip_code) if random.random() < 0.5 else image
 
 
 class ColorJitter:
     """``paddle.vision.transforms.ColorJitter``, applied with probability ``prob``."""
 
-    def __init__(self, prob=2, brightness=0, contrast=0, saturation=0, hue=0):
+    def __init__(
+        self, prob: int = 2, brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0
+    ) -> None:
         from paddle.vision import transforms
 
         self.prob = prob
@@ -158,7 +177,7 @@ class ColorJitter:
             limits = getattr(transforms, f"{name.capitalize()}Transform")(amount).value
             self.steps.append((getattr(transforms.functional, f"adjust_{name}"), limits))
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         if random.random() >= self.prob:
             return image
         picture, steps = Image.fromarray(np.ascontiguousarray(image)), list(self.steps)
@@ -179,22 +198,22 @@ class RandomErasing:
 
     def __init__(
         self,
-        EPSILON=0.5,
-        sl=0.02,
-        sh=0.4,
-        r1=0.3,
-        mean=(0.0, 0.0, 0.0),
-        attempt=100,
-        use_log_aspect=False,
-        mode="const",
-    ):
+        EPSILON: float = 0.5,
+        sl: float = 0.02,
+        sh: float = 0.4,
+        r1: float = 0.3,
+        mean: list[int] | tuple[float, float, float] = (0.0, 0.0, 0.0),
+        attempt: int = 100,
+        use_log_aspect: bool = False,
+        mode: str = "const",
+    ) -> None:
         self.probability, self.low, self.high, self.aspect = map(_number, (EPSILON, sl, sh, r1))
         self.mean = np.asarray(mean, dtype="float32")
         self.attempt = attempt
         self.use_log_aspect = use_log_aspect
         self.mode = choice("mode", mode, ("const", "rand", "pixel"))
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         if random.random() > self.probability:
             return image
         height, width, channels = image.shape
@@ -212,7 +231,7 @@ class RandomErasing:
                 return image
         return image
 
-    def _fill(self, height, width, channels):
+    def _fill(self, height: int, width: int, channels: int) -> np.ndarray:
         if self.mode == "const":
             return self.mean
         size = (height, width, channels) if self.mode == "pixel" else (1, 1, channels)
@@ -222,7 +241,15 @@ class RandomErasing:
 class NormalizeImage:
     """``(image * scale - mean) / std`` in float32; ``order`` is ``'chw'`` or else HWC."""
 
-    def __init__(self, scale=None, mean=None, std=None, order="chw", output_fp16=False, channel_num=3):
+    def __init__(
+        self,
+        scale: int | str | None = None,
+        mean: list[Any] | None = None,
+        std: list[Any] | None = None,
+        order: str = "chw",
+        output_fp16: bool = False,
+        channel_num: int = 3,
+    ) -> None:
         choice("channel_num", channel_num, (3,))
         self.axis, shape = (0, (3, 1, 1)) if order == "chw" else (2, (1, 1, 3))
         self.scale = np.float32(1.0 / 255.0 if scale is None else _number(scale))
@@ -230,7 +257,7 @@ class NormalizeImage:
         self.std = np.array(std or [0.229, 0.224, 0.225]).reshape(shape).astype("float32")
         self.dtype = "float16" if output_fp16 else "float32"
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         if image.ndim != 3 or image.shape[self.axis] != 3:
             raise ConfigError(
                 f"NormalizeImage.order: an image of shape {list(image.shape)} has no 3 channels on axis {self.axis}; "
@@ -242,11 +269,11 @@ class NormalizeImage:
 class ToCHWImage:
     """HWC to CHW."""
 
-    def __call__(self, image):
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         return image.transpose((2, 0, 1))
 
 
-def _number(value):
+def _number(value: Any) -> float:
     """A number, also when the YAML holds a quotient such as ``1.0/255.0``."""
     if isinstance(value, str) and re.fullmatch(r"\s*[\d.e+-]+\s*(/\s*[\d.e+-]+\s*)?", value):
         over, _, under = value.partition("/")

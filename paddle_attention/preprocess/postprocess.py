@@ -1,11 +1,18 @@
 """Probabilities to classes."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..config import ConfigError, DataError, build_by_name
 from ..files import read_lines
+
+if TYPE_CHECKING:
+    pass
 
 
 class TopkPostProcess:
@@ -17,11 +24,11 @@ class TopkPostProcess:
         delimiter (str): between id and name.
     """
 
-    def __init__(self, topk=1, class_id_map_file=None, delimiter=" "):
+    def __init__(self, topk: int = 1, class_id_map_file: str | None = None, delimiter: str = " ") -> None:
         if not isinstance(topk, int) or topk < 1:
             raise ValueError(f"topk must be a positive integer, but got {topk!r}")
         self.topk = topk
-        self.names = {}
+        self.names: dict[int, str] = {}
         if class_id_map_file is not None:
             if not os.path.isfile(class_id_map_file):
                 raise ValueError(f"class_id_map_file {class_id_map_file!r} does not exist")
@@ -34,7 +41,7 @@ class TopkPostProcess:
                 self.names[int(number)] = name
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Mapping[str, Any]) -> TopkPostProcess:
         """Build from the YAML's ``Infer.PostProcess``; raises ConfigError."""
         options = config["Infer"]["PostProcess"]
         if not isinstance(options, dict):
@@ -45,7 +52,7 @@ class TopkPostProcess:
             raise ConfigError(f"Infer.PostProcess.name: must be 'Topk', but got {name!r}")
         return build_by_name("Infer.PostProcess", {"Topk": cls}, name, options)
 
-    def __call__(self, probabilities, paths):
+    def __call__(self, probabilities: np.ndarray, paths: Sequence[str]) -> list[dict[str, Any]]:
         """A list of dicts of ``class_ids``, ``scores``, ``file_name`` and ``label_names``."""
         results = []
         for row, path in zip(probabilities, paths, strict=True):

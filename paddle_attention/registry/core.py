@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from paddle import nn
+
 from ..naming import did_you_mean, lookup
 
 L = TypeVar("L")
@@ -140,7 +142,7 @@ def check_arguments(name: object, arguments: Mapping[Any, Any], others: Sequence
             )
 
 
-def build_attention(name: object, channels: int, **kwargs: Any) -> Any:
+def build_attention(name: str, channels: int, **kwargs: Any) -> nn.Layer:
     """Build the mechanism ``name`` for ``channels`` channels.
 
     Raises:
