@@ -126,6 +126,29 @@ def test_backbones(arch, name):
     assert round(found.flops() / 1e9, len(str(flops).partition(".")[2])) == flops
 
 
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("CifarResNet20", 0.27), ("CifarResNet32", 0.46), ("CifarResNet56", 0.85), ("CifarResNet110", 1.7)],
+)
+def test_resnets_for_small_images(name, millions):
+    """Table 6 of the ResNet paper; shortcuts without parameters, which skip every other position."""
+    network = BACKBONES[name]()
+    params = sum(int(p.size) for p in network.parameters() if p.trainable)
+    assert params / 1e6 == pytest.approx(millions, abs=0.03 if millions > 1 else 0.005)
+    convolutions = [layer for layer in network.sublayers() if isinstance(layer, (nn.Conv2D, nn.Linear))]
+    assert len(convolutions) == int(name.removeprefix("CifarResNet"))
+    block = network.stages[1][0]
+    for layer in block.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            layer.weight.set_value(paddle.zeros_like(layer.weight))
+    block.eval()
+    x = paddle.abs(paddle.randn([2, 16, 8, 8]))
+    y = block(x).numpy()
+    np.testing.assert_array_equal(y[:, 8:24], x.numpy()[:, :, ::2, ::2])
+    assert not y[:, :8].any()
+    assert not y[:, 24:].any()
+
+
 def test_backbones_have_no_published_weights(arch):
     for name in BACKBONES:
         with pytest.raises(ValueError, match="no published weights"):
