@@ -56,6 +56,8 @@ class SpatialTransformer(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "grid"}
+
     def __init__(
         self, channels: int, reduction: int = 4, pool_size: int = 4, align_corners: bool = False
     ) -> None:
@@ -104,5 +106,10 @@ class SpatialTransformer(AttentionLayer):
         self.check_input(x)
         grid = self.grid(x)
         with full_precision():
-            y = F.grid_sample(widen(x), grid, align_corners=self.align_corners)
+            wide = widen(x)
+            if wide.stop_gradient and not grid.stop_gradient and paddle.in_dynamic_mode():
+                # After a frozen backbone: Paddle's backward pass of the sampling ends the process without this one.
+                wide = wide.detach()
+                wide.stop_gradient = False
+            y = F.grid_sample(wide, grid, align_corners=self.align_corners)
         return y.astype(x.dtype)

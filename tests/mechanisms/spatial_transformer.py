@@ -1,5 +1,7 @@
 """SpatialTransformer: reference, cases, mutants."""
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -78,3 +80,15 @@ def test_transformer_starts_at_the_identical_transformation():
         layer = pa.SpatialTransformer(4, align_corners=align_corners)
         x = paddle.randn([2, 4, 6, 5])
         np.testing.assert_allclose(layer(x).numpy(), x.numpy(), atol=1e-5)
+
+
+def test_transformer_learns_after_a_frozen_backbone():
+    """In a process of its own: without the cure Paddle ends it."""
+    code = (
+        "import paddle, paddle_attention as pa\n"
+        "layer = pa.SpatialTransformer(4)\n"
+        "layer(paddle.randn([2, 4, 6, 5])).sum().backward()\n"
+        "print(bool((layer.fc2.bias.grad != 0).any()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr[-500:]
