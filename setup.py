@@ -16,9 +16,10 @@ PADDLE_2_6 = ["scikit-learn<1.8"]
 CPU = ["paddlepaddle==3.3.1"]
 CPU_2_6 = ["paddlepaddle==2.6.2", *PADDLE_2_6]
 GPU = ["paddlepaddle-gpu==2.6.2", *PADDLE_2_6]
-PPCLS = ["paddleclas==2.6.0", "visualdl", "opencv-python", "scikit-learn"]
+PPCLS = ["paddleclas==2.6.0", "visualdl", "matplotlib", "opencv-python", "scikit-learn"]
 TEST = [
     "pytest>=9",
+    "pytest-xdist",
     "ruff==0.17.6",
     "hypothesis",
     "import-linter==2.17",
@@ -27,6 +28,7 @@ TEST = [
     "types-jsonschema",
     "types-tqdm",
 ]
+DOCS = ["sphinx", "myst-nb", "furo", "jieba", "sphinx-mathjax-offline"]
 
 setup(
     name="paddle_attention",
@@ -45,6 +47,7 @@ setup(
         "gpu": GPU,
         "ppcls": PPCLS,
         "test": TEST,
+        "docs": DOCS,
         "all": [*CPU, *PPCLS, *TEST],
     },
     entry_points={"console_scripts": ["paddle_attention = paddle_attention.cli:main"]},

@@ -14,6 +14,7 @@ import yaml
 
 from paddle_attention import build_attention, get_attention, insert_attention
 from paddle_attention.deploy import InferencePredictor
+from paddle_attention.layers import MAP_KINDS
 
 
 @dataclass
@@ -307,16 +308,22 @@ class LayerTester:
         n, c, h, w = case.shape
         sizes = {"n": n, "c": c, "h": h, "w": w, "l": h * w}
 
-        def check(maps, expected):
+        kinds = getattr(layer, "MAPS", {})
+
+        default = kinds.get("", "gate")
+
+        def check(maps, expected, kind=default):
             if isinstance(expected, dict):
                 assert list(maps) == list(expected)
                 for name in expected:
-                    check(maps[name], expected[name])
+                    check(maps[name], expected[name], kinds.get(name, "gate"))
             elif isinstance(expected, list):
                 assert len(maps) == len(expected)
                 for one, other in zip(maps, expected, strict=True):
-                    check(one, other)
+                    check(one, other, kind)
             else:
+                axes = MAP_KINDS[kind].partition("]")[0].count(",") + 1
+                assert len(maps.shape) == axes, f"{type(layer).__name__}.MAPS says {kind!r}"
                 assert list(maps.shape) == [int(sizes.get(s, s)) for s in expected.split()]
                 assert np.isfinite(maps.numpy()).all()
 

@@ -103,8 +103,11 @@ def _shapes(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _counting(work: dict[str, int], inside: list[int]) -> Iterator[None]:
-    """While in it, every operator of the table adds to ``work``; ``inside`` is not empty in attention layers."""
+def _counting(work: dict[str, dict[str, int]], running: list[tuple[str, bool]]) -> Iterator[None]:
+    """While in it, every operator of the table adds to ``work`` of the innermost of the layers that are ``running``.
+
+    ``running`` holds their names, and whether they are attention.
+    """
 
     def counted(function: Any, kind: str, cost: Callable[..., Any]) -> Callable[..., Any]:
         taken = inspect.signature(cost).parameters
@@ -117,12 +120,13 @@ def _counting(work: dict[str, int], inside: list[int]) -> Iterator[None]:
                 here = "global_pool"
             if kind == "conv" and not isinstance(arguments[1], paddle.base.framework.EagerParamBase):
                 here = "constant_conv"  # a sum written as a convolution, no weights of the network
-            if kind == "add" and inside:
+            if kind == "add" and any(attention for _, attention in running):
                 return output
             if kind not in _COUNTED_IF or _COUNTED_IF[kind](*[*arguments, *options.values()][:2]):
                 shapes = {name: _shapes(value) for name, value in options.items() if name in taken}
                 shapes["out"] = _shapes(result)
-                work[here] = work.get(here, 0) + cost(*_shapes(arguments), **shapes)
+                own = work.setdefault(running[-1][0], {})
+                own[here] = own.get(here, 0) + cost(*_shapes(arguments), **shapes)
             return output
 
         return call
@@ -143,8 +147,8 @@ def _counting(work: dict[str, int], inside: list[int]) -> Iterator[None]:
             setattr(owner, name, function)
 
 
-def count_complexity(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 224)) -> Complexity:
-    """Run ``network`` once on one image and count.
+def work_by_layer(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 224)) -> dict[str, dict[str, int]]:
+    """Run ``network`` once on one image and count what each layer does by itself, not in its sublayers.
 
     Args:
         network (paddle.nn.Layer): any network that takes one image batch. Operators other than
@@ -152,20 +156,38 @@ def count_complexity(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 22
         input_shape (list of int): ``[C, H, W]``.
 
     Returns:
+        dict: names of layers (``''`` for the network itself) to operations by kind.
+    """
+    work: dict[str, dict[str, int]] = {}
+    running: list[tuple[str, bool]] = [("", False)]
+
+    def start(name: str, layer: nn.Layer) -> Callable[..., None]:
+        return lambda *_: running.append((name, isinstance(layer, AttentionLayer)))
+
+    def stop(*_: Any) -> None:
+        running.pop()
+
+    with trial(network) as handles:
+        for name, layer in network.named_sublayers(include_self=True):
+            handles.append(layer.register_forward_pre_hook(start(name, layer)))
+            handles.append(layer.register_forward_post_hook(stop))
+        with paddle.no_grad(), _counting(work, running):
+            network(paddle.zeros([1, *input_shape]))
+    return work
+
+
+def count_complexity(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 224)) -> Complexity:
+    """Run ``network`` once on one image and count; see :func:`work_by_layer`.
+
+    Returns:
         :class:`Complexity`.
     """
-    work: dict[str, int] = {}
-    inside: list[int] = []
-    with trial(network) as handles:
-        for layer in network.sublayers(include_self=True):
-            if isinstance(layer, AttentionLayer):
-                handles.append(layer.register_forward_pre_hook(lambda *_: inside.append(1)))
-                handles.append(layer.register_forward_post_hook(lambda *_: inside.pop() and None))
-        with paddle.no_grad(), _counting(work, inside):
-            network(paddle.zeros([1, *input_shape]))
+    work: collections.Counter[str] = collections.Counter()
+    for own in work_by_layer(network, input_shape).values():
+        work.update(own)
     params = sum(int(p.size) for p in network.parameters() if p.trainable)
     # PaddleClas' networks keep their statistics as parameters, others as buffers.
     statistics = sum(
         int(v.size) for k, v in network.state_dict().items() if k.endswith(("._mean", "._variance"))
     )
-    return Complexity(params, statistics, work)
+    return Complexity(params, statistics, dict(work))

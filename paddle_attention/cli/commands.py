@@ -8,9 +8,10 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import ppcls
+from .loading import load
 
 if TYPE_CHECKING:
-    from ..config.reading import Config
+    pass
 
 logger = logging.getLogger("ppcls")
 
@@ -25,7 +26,7 @@ def do_train(options: argparse.Namespace) -> None:
         return
     from ..engine import Engine
 
-    config = _load(options, "train")
+    config = load(options, "train")
     on_step, profile = None, options.profiler_options or config.get("profiler_options")
     if profile:
 
@@ -33,6 +34,10 @@ def do_train(options: argparse.Namespace) -> None:
             ppcls.profiler_step(profile)
 
     engine = Engine(config, ppcls.build_network, "train", on_step)
+    if (config.get("Global") or {}).get("log_attention"):
+        from .visualize import attention_log
+
+        engine.on_epoch = attention_log(engine)
     best = engine.train()
     logger.info(f"best top{engine.meters.topk['eval'][0]}: {best:.5f}" if engine.evaluates else "trained")
     logger.info(f"checkpoints: {os.path.abspath(engine.output_dir)}")
@@ -43,7 +48,7 @@ def do_eval(options: argparse.Namespace) -> None:
     if not _run_in_source_tree(options, "eval.py"):
         from ..engine import Engine
 
-        Engine(_load(options, "eval"), ppcls.build_network, "eval").evaluate()
+        Engine(load(options, "eval"), ppcls.build_network, "eval").evaluate()
 
 
 def do_infer(options: argparse.Namespace) -> None:
@@ -51,7 +56,7 @@ def do_infer(options: argparse.Namespace) -> None:
     if not _run_in_source_tree(options, "infer.py"):
         from ..engine import Engine
 
-        Engine(_load(options, "infer"), ppcls.build_network, "infer").infer()
+        Engine(load(options, "infer"), ppcls.build_network, "infer").infer()
 
 
 def do_export_model(options: argparse.Namespace) -> None:
@@ -60,7 +65,7 @@ def do_export_model(options: argparse.Namespace) -> None:
     from ..config import ConfigError, check_config, move_class_num
     from ..deploy import export_inference_model
 
-    config = _load(options, "export")
+    config = load(options, "export")
     check_config(config, "export", whole=options.paddleclas is None)
     move_class_num(config)
     settings = config["Global"]
@@ -82,7 +87,7 @@ def do_predict(options: argparse.Namespace) -> None:
     from ..deploy import InferencePredictor
     from ..preprocess import Classification
 
-    config = _load(options, "predict")
+    config = load(options, "predict")
     check_config(config, "predict", whole=options.paddleclas is None)
     settings, classification = config.get("Global") or {}, Classification(config)
     predictor = InferencePredictor(
@@ -99,6 +104,29 @@ def do_predict(options: argparse.Namespace) -> None:
                 )
             ]
             print(f"{result['file_name']}: {', '.join(classes)}")
+
+
+def do_visualize(options: argparse.Namespace) -> None:
+    """Draw what attention does with photographs."""
+    from .visualize import visualize
+
+    for path in visualize(options):
+        print(path)
+
+
+def do_summary(options: argparse.Namespace) -> None:
+    """Print the network of a YAML as a tree."""
+    from ..analysis import summarize, summary_lines
+    from ..config import check_config, move_class_num
+
+    config = load(options, "summary")
+    check_config(config, "summary", whole=options.paddleclas is None)
+    move_class_num(config)
+    config["Arch"].pop("infer_add_softmax", None)
+    network = ppcls.build_network(config, "summary")
+    shape = (config.get("Global") or {}).get("image_shape") or [3, 224, 224]
+    for line in summary_lines(summarize(network, [64 if size is None else size for size in shape])):
+        print(line)
 
 
 def do_convert_torch_weights(options: argparse.Namespace) -> None:
@@ -191,18 +219,6 @@ def do_digits(options: argparse.Namespace) -> None:
 
     counts = write_digits(options.directory)
     print(f"{os.path.abspath(options.directory)}: {counts[0]} training and {counts[1]} test images")
-
-
-def _load(options: argparse.Namespace, mode: str) -> Config:
-    """Read the YAML and start the log file."""
-    ppcls.find_paddleclas(options.paddleclas)
-    config = options.read = ppcls.load_config(options.config, options.override)
-    settings = config.get("Global")
-    directory = settings.get("output_dir") if isinstance(settings, dict) else None
-    directory = directory if isinstance(directory, str) else None  # checked later, with a message
-    writes = mode in ("train", "eval", "infer", "export")
-    ppcls.init_logger(os.path.join(directory or "./output/", f"{mode}.log") if writes else None)
-    return config
 
 
 def _run_in_source_tree(options: argparse.Namespace, script: str) -> bool:

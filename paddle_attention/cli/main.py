@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,18 +14,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..interrupt import Interrupted
+from .parser import build_parser
 from .streams import lost_lines_are_errors, outlive_readers, steady_streams
 
 if TYPE_CHECKING:
     from ..config.reading import Config
-
-_CONFIG_COMMANDS = {
-    "train": "train a network from a YAML",
-    "eval": "evaluate a checkpoint",
-    "infer": "classify images with a checkpoint",
-    "export_model": "export a checkpoint for Paddle Inference and verify the result",
-    "predict": "classify images with an exported model",
-}
 
 
 def main(command: str | None = None, arguments: list[str] | None = None) -> int:
@@ -41,7 +32,7 @@ def main(command: str | None = None, arguments: list[str] | None = None) -> int:
 
 
 def _run(command: str | None, arguments: list[str]) -> int:
-    options = _parser(command).parse_args([command, *arguments] if command else arguments)
+    options = build_parser(command).parse_args([command, *arguments] if command else arguments)
     set_threads(getattr(options, "threads", None))
     warnings.filterwarnings("ignore", message="No ccache found")
     if options.command == "train":
@@ -125,125 +116,3 @@ def set_threads(threads: int | None = None) -> None:
         processes = int(os.environ.get("PADDLE_TRAINERS_NUM", 1))
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         os.environ["OMP_NUM_THREADS"] = str(max(1, (available or 1) // processes))
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
-    return int(text)
-
-
-def _profiler_options(text: str) -> str:
-    if not re.fullmatch(r"[^=;]+=[^=;]*(;[^=;]+=[^=;]*)*", text):
-        raise argparse.ArgumentTypeError(f"must be key1=value1;key2=value2, but got {text!r}")
-    return text
-
-
-def _parser(command: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=None if command else "python -m paddle_attention",
-        description="Attention mechanisms for PaddlePaddle and PaddleClas.",
-    )
-    parser.add_argument("--traceback", action="store_true", help="show the whole traceback of an error")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, help_text in _CONFIG_COMMANDS.items():
-        prog = os.path.basename(sys.argv[0]) if command == name else None
-        sub = subparsers.add_parser(name, help=help_text, description=help_text, prog=prog)
-        _config_options(sub, training=name == "train")
-    sub = subparsers.add_parser("list", help="list the attention mechanisms and networks")
-    _convert_options(
-        subparsers.add_parser(
-            "convert_torch_weights",
-            help="turn the authors' PyTorch weights into a .pdparams file",
-            description="Turn the authors' PyTorch weights of one layer, or of the network of a YAML, "
-            "into a .pdparams file. Everything must fit.",
-            prog=os.path.basename(sys.argv[0]) if command == "convert_torch_weights" else None,
-        )
-    )
-    text = "turn a .pdparams file into .safetensors, or back, without running anything in it"
-    sub = subparsers.add_parser("convert_weights", help=text, description=text)
-    sub.add_argument("source", help=".pdparams or .safetensors, with Paddle's names")
-    sub.add_argument("target", help=".safetensors or .pdparams")
-    sub = subparsers.add_parser("run", help="run a PaddleClas script with the networks registered")
-    sub.add_argument("script", help="such as tools/train.py, in a PaddleClas checkout")
-    sub.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
-    for name, text in (
-        ("install", "add the networks to a PaddleClas checkout, so that its own tools know them"),
-        ("uninstall", "undo install"),
-    ):
-        sub = subparsers.add_parser(name, help=text, description=text)
-        sub.add_argument("directory", metavar="DIR", help="a PaddleClas checkout")
-    text = "write the file of a new mechanism and the file of its tests, in a checkout"
-    sub = subparsers.add_parser("new", help=text, description=text)
-    sub.add_argument("name", help="such as MyGate")
-    sub = subparsers.add_parser("digits", help="write scikit-learn's digits as images and lists")
-    sub.add_argument("directory", nargs="?", default="./dataset/digits", metavar="DIR")
-    for sub in subparsers.choices.values():
-        sub.add_argument(
-            "--traceback",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the whole traceback of an error",
-        )
-    return parser
-
-
-def _convert_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help=".pth, .pt, .bin or .safetensors")
-    parser.add_argument("target", help="the .pdparams file to write")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--layer", metavar="NAME", help="a layer's name in the registry, or its class")
-    what.add_argument("-c", "--config", help="a YAML, for its whole network")
-    parser.add_argument("--channels", type=_positive, help="channels of the layer")
-    parser.add_argument(
-        "-a",
-        "--argument",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="further argument of the layer; may be repeated",
-    )
-    parser.add_argument("--dialect", help="'authors' or 'timm' (default: whose names fit)")
-
-
-def _config_options(parser: argparse.ArgumentParser, training: bool) -> None:
-    parser.add_argument("-c", "--config", required=True, help="the YAML")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="KEY.SUB=VALUE",
-        help="change one value of the YAML; may be repeated",
-    )
-    if training:
-        parser.add_argument(
-            "--freeze-backbone",
-            type=_positive,
-            metavar="EPOCHS",
-            help="train attention and classifier alone in the first epochs (Global.freeze_backbone_epochs)",
-        )
-        parser.add_argument(
-            "--attention-lr-mult",
-            type=float,
-            metavar="FACTOR",
-            help="the attention's learning rate, as a multiple of the schedule's (Arch.attention_lr_mult)",
-        )
-        parser.add_argument(
-            "-p",
-            "--profiler_options",
-            metavar="OPTIONS",
-            type=_profiler_options,
-            help="profile training, as 'key1=value1;key2=value2' (see paddle's profiler)",
-        )
-    parser.add_argument(
-        "--paddleclas",
-        default=os.environ.get("PADDLECLAS_HOME") or None,
-        metavar="DIR",
-        help="use this PaddleClas source tree instead of the embedded engine (default: $PADDLECLAS_HOME)",
-    )
-    parser.add_argument(
-        "--threads",
-        type=_positive,
-        help="CPU threads (default: $OMP_NUM_THREADS, else all cores)",
-    )

@@ -1,4 +1,4 @@
-"""``python -m paddle_attention new NAME``: the two files of a mechanism, to be filled in."""
+"""``python -m paddle_attention new NAME``: the files of a mechanism and its page, to be filled in."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ LAYER = '''"""TODO: what it is, in three words.
 TODO: authors, "Title", arXiv id; authors' code: owner/repository.
 """
 
+from __future__ import annotations
+
 import paddle.nn.functional as F
-from paddle import nn
+from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
@@ -58,7 +60,7 @@ class {name}(GateLayer):
             ``[N, channels, H, W]``.
     """
 
-    def __init__(self, channels, reduction=16):
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)
         self.channels = channels
@@ -66,7 +68,7 @@ class {name}(GateLayer):
         self.fc1 = conv(channels, hidden)
         self.fc2 = conv(hidden, channels)
 
-    def gate(self, x):
+    def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1]."""
         return F.sigmoid(self.fc2(self.fc1(self.avg_pool(x))))  # TODO: the paper's
 '''
@@ -103,10 +105,115 @@ class Test{title}(shared_tests(CASES, BAD_ARGUMENTS)):
     """The tests that every mechanism has."""
 '''
 
+PAGE = """---
+file_format: mystnb
+kernelspec:
+  name: python3
+---
+
+# {name}：TODO
+
+```{{code-cell}} python3
+:tags: [remove-input]
+
+from book import *
+
+facts("{name}")
+```
+
+## 它解决什么问题
+
+TODO
+
+## 想法
+
+TODO
+
+## 数据流
+
+下图由代码从这个层的一次真实运行画出：方框是运算，箭头旁是形状（批 × 通道 × 高 × 宽）。
+
+```{{code-cell}} python3
+:tags: [remove-input]
+
+flow("{name}")
+```
+
+## 公式，一步一步写出来
+
+$$y = \\sigma(W_2 W_1 \\mathrm{{GAP}}(x)) \\odot x$$
+
+TODO：公式的编号。
+
+```{{code-cell}} python3
+import paddle
+import paddle.nn.functional as F
+
+from paddle_attention import {name}
+
+paddle.seed(0)
+x = paddle.randn([2, 64, 14, 14])
+
+layer = {name}(64)
+layer.eval()
+z = x.mean(axis=[2, 3], keepdim=True)
+y = F.sigmoid(layer.fc2(layer.fc1(z))) * x  # TODO
+
+error = float((y - layer(x)).abs().max())
+print(f"最大误差 {{error:.1e}}")
+assert error < 1e-4
+```
+
+## 形状
+
+```{{code-cell}} python3
+:tags: [remove-input]
+
+shapes("{name}")
+```
+
+## 写进 YAML
+
+```yaml
+Arch:
+  name: AttentionNet
+  class_num: 1000
+  backbone: {{name: ResNet50}}
+  attention: {{name: {name}, at: residual}}
+```
+
+`at` 的各种取值见[插入的位置](../insertion.md)。
+
+## 代价
+
+```{{code-cell}} python3
+:tags: [remove-input]
+
+cost("{name}")
+```
+
+## 它看哪里
+
+```{{code-cell}} python3
+:tags: [remove-input]
+
+picture("{file}")
+```
+
+## 容易弄错的地方
+
+TODO
+
+## 接着读
+
+TODO
+"""
+
 NEXT = """{layer}
 {tests}
+{page}
 Fill in what says TODO, then:
-  python -m pytest tests/mechanisms/{file}.py tests/test_layers.py
+  python -m pytest tests/mechanisms/{file}.py tests/test_layers.py tests/test_book.py
   python tests/mutations.py {file}
 It is {name} in YAML and in Python already: attention: {{name: {name}}}"""
 
@@ -117,7 +224,7 @@ def file_name(name: str) -> str:
 
 
 def write_skeletons(name: str, root: Path | None = None) -> str:
-    """Write the file of a mechanism and the file of its tests.
+    """Write the file of a mechanism, the file of its tests, and its page.
 
     Args:
         name (str): its name and its class, such as ``'MyGate'``.
@@ -156,12 +263,14 @@ def write_skeletons(name: str, root: Path | None = None) -> str:
     texts = {
         root / "paddle_attention/layers" / f"{file}.py": LAYER,
         root / "tests/mechanisms" / f"{file}.py": TESTS,
+        root / "docs/mechanisms" / f"{file}.md": PAGE,
     }
     for path in texts:
         if path.exists():
             raise ValueError(f"new: {path} exists; choose another name")
     for path, text in texts.items():
         text = text.format(name=name, file=file, title=title, year=date.today().year)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    layer, tests = texts
-    return NEXT.format(layer=layer, tests=tests, file=file, name=name)
+    layer, tests, page = texts
+    return NEXT.format(layer=layer, tests=tests, page=page, file=file, name=name)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 import reprlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.validators import extend
@@ -15,15 +15,13 @@ from ..naming import did_you_mean
 from .errors import ConfigError, unsupported
 from .schema import SCHEMA
 
-if TYPE_CHECKING:
-    pass
-
 _LOGGER = logging.getLogger("ppcls")
 _REQUIRED = {
     "train": ("Global.epochs", "Arch", "Loss.Train", "Optimizer", "DataLoader.Train"),
     "eval": ("Arch", "DataLoader.Eval"),
     "infer": ("Arch", "Infer.transforms", "Infer.PostProcess"),
     "export": ("Arch", "Global.image_shape"),
+    "summary": ("Arch",),
     "predict": ("Infer.transforms", "Infer.PostProcess"),
 }
 
@@ -67,7 +65,7 @@ def check_config(config: dict[str, Any], mode: str, whole: bool = True) -> None:
 
     Args:
         config (dict): the parsed YAML.
-        mode (str): ``'train'``, ``'eval'``, ``'infer'``, ``'export'`` or ``'predict'``.
+        mode (str): ``'train'``, ``'eval'``, ``'infer'``, ``'export'``, ``'predict'`` or ``'summary'``.
         whole (bool): refuse keys and choices that only PaddleClas' own engine knows.
     """
     for error in VALIDATOR.iter_errors(config):

@@ -14,6 +14,7 @@ from typing import Any
 OWN_KEYS = (
     "freeze_backbone_epochs",
     "keep",
+    "log_attention",
     "max_image_pixels",
     "nan_policy",
     "on_bad_image",
@@ -116,6 +117,7 @@ GLOBAL = _section(
     epochs=COUNT,
     print_batch_step=COUNT,
     use_visualdl=BOOL,
+    log_attention=COUNT,
     image_shape=SHAPE,
     save_inference_dir=PATH,
     to_static=BOOL,

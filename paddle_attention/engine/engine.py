@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from ..checkpoint import load_checkpoint
@@ -48,6 +48,8 @@ class Engine:
         build_network (callable): ``(config, mode) -> paddle.nn.Layer``.
         mode (str): ``'train'``, ``'eval'`` or ``'infer'``.
         on_step (callable, optional): called before every training step.
+        on_epoch (callable, optional): called with the VisualDL writer, the network and the epoch at its
+            end, where there is a writer.
 
     Raises:
         ConfigError: naming the key, for whatever the YAML asks that cannot be honoured.
@@ -59,9 +61,10 @@ class Engine:
         build_network: Callable[..., Any],
         mode: str,
         on_step: Callable[..., Any] | None = None,
+        on_epoch: Callable[[Any, nn.Layer, int], None] | None = None,
     ) -> None:
         check_config(config, mode)
-        self.config, self.mode, self.on_step = config, mode, on_step
+        self.config, self.mode, self.on_step, self.on_epoch = config, mode, on_step, on_epoch
         self.settings = config.get("Global") or {}
         self.output_dir = self.settings.get("output_dir") or "./output/"
         self._set_device()

@@ -146,6 +146,8 @@ class Training:
                 if isinstance(error, StopEvaluation):
                     self._interrupt()
                 raise
+        if engine.on_epoch is not None and self.writer is not None:
+            engine.on_epoch(self.writer, engine.average or engine.network, epoch)
         info = {"metric": accuracy, "epoch": epoch}
         interval = engine.settings.get("save_interval", 1)
         if interval is None or (interval > 0 and epoch % interval == 0):

@@ -5,12 +5,26 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import paddle
 from paddle import Tensor, nn
 
 from ._checks import check_feature_map
+
+#: Kinds of attention maps, and their shape. Positions are those of a map of the layer's, row by row.
+MAP_KINDS = {
+    "gate": "[N, channels or 1, H or 1, W or 1]: a weight of every number, or of every channel, row, ...",
+    "positions": "[N, targets, sources]: weights of positions for positions",
+    "heads": "[N, heads, targets, sources]: the same, head by head",
+    "column": "[N, H, W, H]: weights of the positions of its column for every position",
+    "row": "[N, H, W, W]: weights of the positions of its row for every position",
+    "units": "[N, units, H, W]: weights of descriptors, memory units or scales at every position",
+    "bases": "[N, positions, bases]: weights of bases at every position",
+    "branches": "[N, branches, channels, 1, 1]: weights of convolution branches, channel by channel",
+    "channels": "[N, channels, channels]: weights of channels for channels",
+    "grid": "[N, H, W, 2]: where each position is sampled, x and y from -1 to 1",
+}
 
 # Of every naming scheme: our prefix, and theirs; or theirs and what turns one of theirs into ours.
 TorchKeys = dict[str, dict[str, Any]]
@@ -58,7 +72,13 @@ class AttentionLayer(nn.Layer):
 
     So ``paddle.jit.to_static`` need not rewrite their code, only run it; in it a size
     that is not known is -1. Errors of a constructor begin with the name of the class.
+
+    Attributes:
+        MAPS (dict): what the maps that :meth:`attention_maps` returns are, by their names (``''`` for
+            one without a name): one of :data:`MAP_KINDS`; ``'gate'`` where it says nothing.
     """
+
+    MAPS: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

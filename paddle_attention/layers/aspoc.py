@@ -63,6 +63,8 @@ class ASPOC(AttentionLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
+    MAPS = {"": "positions"}
+
     def __init__(
         self,
         channels: int,

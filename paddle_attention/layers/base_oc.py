@@ -51,6 +51,8 @@ class BaseOC(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "positions"}
+
     def __init__(
         self,
         channels: int,

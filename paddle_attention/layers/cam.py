@@ -51,6 +51,8 @@ class CAM(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "channels"}
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         check_positive_int(channels=channels)

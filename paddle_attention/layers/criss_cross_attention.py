@@ -52,6 +52,8 @@ class CrissCrossAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"column": "column", "row": "row"}
+
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)

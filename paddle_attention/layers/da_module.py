@@ -49,6 +49,8 @@ class DAModule(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"position": "positions", "channel": "channels"}
+
     def __init__(self, channels: int, out_channels: int | None = None, dropout: float = 0.1) -> None:
         super().__init__()
         out_channels = channels if out_channels is None else out_channels

@@ -54,6 +54,8 @@ class DoubleAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"gather": "units", "distribute": "units"}
+
     def __init__(
         self, channels: int, c_m: int | None = None, c_n: int | None = None, residual: bool = True
     ) -> None:

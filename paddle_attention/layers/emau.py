@@ -67,6 +67,8 @@ class EMAU(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "bases"}
+
     def __init__(
         self, channels: int, k: int = 64, stage_num: int = 3, momentum: float = 0.9, bn_momentum: float = 3e-4
     ) -> None:

@@ -56,6 +56,8 @@ class ExternalAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "units"}
+
     TORCH_KEYS = {
         "authors": {
             "linear_0": ("linear_0.weight", lambda w: w[..., 0]),

@@ -32,6 +32,8 @@ MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 class _NonLocal(AttentionLayer):
+    MAPS = {"": "positions"}
+
     def __init__(
         self,
         channels: int,

@@ -73,6 +73,8 @@ class ObjectContextBlock(AttentionLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
+    MAPS = {"": "positions"}
+
     # The authors' state holds the shared transform under both names.
     TORCH_COPIES = {"f_query": "f_key"}
 

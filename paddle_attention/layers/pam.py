@@ -51,6 +51,8 @@ class PAM(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "positions"}
+
     def __init__(self, channels: int, reduction: int = 8, naive: bool = False) -> None:
         super().__init__()
         hidden = hidden_width(channels, reduction)

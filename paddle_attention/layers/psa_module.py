@@ -88,6 +88,8 @@ class PSA(AttentionLayer):
             ``[N, channels, H, W]``, or with ``compact`` one whose shrunk size is not the mask's.
     """
 
+    MAPS = {"collect": "positions", "distribute": "positions"}
+
     def __init__(
         self,
         channels: int,
@@ -204,6 +206,8 @@ class PSAModule(AttentionLayer):
     Raises:
         ValueError: as :class:`PSA`.
     """
+
+    MAPS = {"collect": "positions", "distribute": "positions"}
 
     def __init__(self, channels: int, *args: Any, **options: Any) -> None:
         super().__init__()

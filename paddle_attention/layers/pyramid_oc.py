@@ -51,6 +51,8 @@ class PyramidOC(AttentionLayer):
         ValueError: for an argument out of range or an input of another shape.
     """
 
+    MAPS = {"": "positions"}
+
     def __init__(
         self,
         channels: int,

@@ -54,6 +54,8 @@ class RCCA(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"column": "column", "row": "row"}
+
     def __init__(
         self,
         channels: int,

@@ -51,6 +51,8 @@ class ScaleAttention(AttentionLayer):
             feature that is not ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "units"}
+
     def __init__(self, channels: int, num_scales: int = 2, hidden_channels: int = 512) -> None:
         super().__init__()
         check_positive_int(channels=channels, num_scales=num_scales, hidden_channels=hidden_channels)
@@ -111,6 +113,8 @@ class MultiScaleNet(AttentionLayer):
     Raises:
         ValueError: for an argument out of range or features of another shape.
     """
+
+    MAPS = {"": "units"}
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class SelfAttention2D(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "heads"}
+
     def __init__(
         self,
         channels: int,

@@ -89,6 +89,8 @@ class SKConv(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "branches"}
+
     TORCH_KEYS = {
         "authors": {
             **_branch_keys(),
@@ -201,6 +203,8 @@ class SKBottleneck(AttentionLayer):
     Shape:
         ``[N, channels, H, W]`` in, ``[N, 4 * planes, ceil(H/stride), ceil(W/stride)]`` out.
     """
+
+    MAPS = {"": "branches"}
 
     expansion = 4
     TORCH_KEYS = {

@@ -58,6 +58,8 @@ class SplitAttention(AttentionLayer):
             ``[N, channels, H, W]``.
     """
 
+    MAPS = {"": "branches"}
+
     def __init__(
         self,
         channels: int,
