@@ -1,0 +1,69 @@
+"""The command that compares networks: a plan, its runs, the table; and the statistics behind it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_attention.analysis import paired_interval
+
+TOOL = Path(__file__).parent.parent / "tools" / "ablation.py"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 16, 30])
+def test_the_interval_is_students(n):
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.RandomState(n).randn(n)
+    mean, half = paired_interval(list(values))
+    low, high = stats.t.interval(0.95, n - 1, loc=values.mean(), scale=stats.sem(values))
+    assert mean == pytest.approx(values.mean())
+    assert (mean - half, mean + half) == pytest.approx((low, high), rel=2e-3, abs=2e-3)
+
+
+def test_one_difference_has_no_interval():
+    assert paired_interval([0.5]) == (0.5, None)
+    for wrong in ([], [1.0, float("nan")]):
+        with pytest.raises(ValueError, match="needs finite differences"):
+            paired_interval(wrong)
+
+
+def test_plan_runs_and_table(workspace, tmp_path):
+    """From the digits to a table; a second call does nothing again."""
+    folder = tmp_path / "ablation"
+    names = ["baseline", "cbam_notes"]
+    common = ("--output", folder, "--jobs", "2")
+    plan = ("--data", "dataset/digits", "--size", "8", "--images", "200", "--epochs", "1", "--seeds", "2")
+    done = workspace.run(TOOL, *common, *plan, "--networks", *names, "--plan", "--dry-run").stdout
+    assert "2 networks x 2 seeds: 200 images, 1 epochs each" in done
+    assert not (folder / "all.log").exists()
+    done = workspace.run(TOOL, *common).stdout
+    assert len(re.findall(r"seed \d: top1 0\.\d{4}", done)) == 4
+    assert "0 failed" in done
+    results = [json.loads(p.read_text()) for p in (folder / "runs").glob("*.json")]
+    assert {(r["network"], r["seed"]) for r in results} == {(n, s) for n in names for s in (0, 1)}
+    assert all(0 < r["top1"] <= r["top5"] <= 1 for r in results)
+    assert len((folder / "work/cbam_notes-0/train_list.txt").read_text().splitlines()) == 200
+    again = workspace.run(TOOL, *common).stdout
+    assert "top1" not in again
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- ablation -->\n<!-- end of ablation -->\nafter\n", encoding="utf-8")
+    done = workspace.run(TOOL, *common, "--write", page).stdout
+    assert "4 of 4 runs are done" in done
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:]] == ["| ResNet-20", "| + CBAM（笔记写法）"]
+    assert " ± " in rows[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--plan", "--data", "nowhere"], "there is no train_list.txt"),
+        ([], "has no plan.json; make one with --plan"),
+    ],
+)
+def test_mistakes(workspace, tmp_path, words, message):
+    done = workspace.run(TOOL, "--output", tmp_path / "none", *words, check=False)
+    assert done.returncode == 2
+    assert message in done.stdout.splitlines()[-1]

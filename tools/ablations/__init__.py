@@ -1,0 +1,1 @@
+"""Experiments that compare mechanisms on one small data set: networks, plan, runs, report."""
