@@ -1,16 +1,47 @@
 """What attention costs: latency in Paddle Inference and time of a training step, over the bare network.
 
     python tests/benchmarks/bench_deploy.py [--depth 50] [--size 224] [--rounds 15] [--threads 2]
+    python tests/benchmarks/bench_deploy.py --write docs/data/deployed.json
 
-All networks are measured in turn in one process; printed are ratios of medians.
+Every network is measured in turn with the bare one, call by call; printed are ratios of medians.
+What weighs all positions for each is placed after stages 3 and 4, BAM after stages 1 to 3, all
+else in every block, as in the papers.
 """
 
 import argparse
 import copy
+import json
 import os
+import platform
 import statistics
 import tempfile
 import time
+
+AGGREGATES = {"at": "stage", "stages": [3, 4]}
+PLACES = {"BAM": {"at": "stage", "stages": [1, 2, 3]}, "SpatialAttention": {}}
+
+
+def place(entry):
+    """Where a mechanism is put."""
+    return PLACES.get(
+        entry.name, AGGREGATES if entry.domain == "spatial" or entry.name in ("CAM", "DAModule") else {}
+    )
+
+
+def in_words(where):
+    stages = "、".join(map(str, where.get("stages", ())))
+    return f"阶段 {stages} 之后" if stages else "每个块"
+
+
+def ratio(bare, run, rounds):
+    """Median of ``run`` over that of ``bare``, called in turn."""
+    times = {bare: [], run: []}
+    for _ in range(rounds + 2):
+        for call in (bare, run):
+            start = time.perf_counter()
+            call()
+            times[call].append(time.perf_counter() - start)
+    return statistics.median(times[run][2:]) / statistics.median(times[bare][2:])
 
 
 def main():
@@ -19,6 +50,11 @@ def main():
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--latency", action="store_true", help="only one image in Paddle Inference: minutes, not an hour"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="mechanisms to measure")
+    parser.add_argument("--write", metavar="FILE", help="the figures as JSON, which the pages show")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
@@ -29,57 +65,64 @@ def main():
     from paddle_attention import insert_attention, list_attentions
     from paddle_attention.deploy import InferencePredictor
 
-    def build(attention):
+    images = {
+        batch: np.random.rand(batch, 3, options.size, options.size).astype("float32") for batch in (1, 8)
+    }
+    small = paddle.rand([16, 3, 64, 64])
+
+    def ready(entry, directory):
+        """Calls of a network: deployed with one image and with eight, and a training step."""
         paddle.seed(0)
         network = getattr(models, f"resnet{options.depth}")(num_classes=1000)
-        if attention is not None:
-            insert_attention(network, attention)
-        return network
+        if entry is not None:
+            insert_attention(network, entry.name, **place(entry))
+        network.eval()
+        spec = paddle.static.InputSpec([None, 3, options.size, options.size], "float32", "x")
+        paddle.jit.save(
+            paddle.jit.to_static(copy.deepcopy(network), input_spec=[spec]),
+            os.path.join(directory, "inference"),
+        )
+        predictor = InferencePredictor(directory, threads=options.threads)
+        optimizer = paddle.optimizer.SGD(1e-4, network.parameters())
 
-    names = ["bare", *(entry.name for entry in list_attentions())]
-    networks = {name: build(None if name == "bare" else name) for name in names}
+        def step():
+            network.train()
+            network(small).mean().backward()
+            optimizer.step()
+            optimizer.clear_grad()
 
-    def ratios(run):
-        times = {name: [] for name in names}
-        for _ in range(options.rounds + 2):
-            for name in names:
-                start = time.perf_counter()
-                run(name)
-                times[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(values[2:]) for name, values in times.items()}
-        return {name: value / medians["bare"] for name, value in medians.items()}
+        calls = (lambda: predictor(images[1])), (lambda: predictor(images[8])), step
+        return calls[: len(columns)]
 
-    columns = {}
-    with tempfile.TemporaryDirectory() as directory:
-        predictors = {}
-        for name, network in networks.items():
-            network.eval()
-            spec = paddle.static.InputSpec([None, 3, options.size, options.size], "float32", "x")
-            prefix = os.path.join(directory, name, "inference")
-            paddle.jit.save(paddle.jit.to_static(copy.deepcopy(network), input_spec=[spec]), prefix)
-            predictors[name] = InferencePredictor(os.path.dirname(prefix), threads=options.threads)
-        for batch in (1, 8):
-            x = np.random.rand(batch, 3, options.size, options.size).astype("float32")
-            columns[f"inference, batch {batch}"] = ratios(lambda name, x=x: predictors[name](x))
-
-    optimizers = {name: paddle.optimizer.SGD(1e-4, n.parameters()) for name, n in networks.items()}
-    x = paddle.rand([16, 3, 64, 64])
-
-    def step(name):
-        networks[name].train()
-        networks[name](x).mean().backward()
-        optimizers[name].step()
-        optimizers[name].clear_grad()
-
-    columns["training step, 64 x 64, batch 16"] = ratios(step)
-
-    print(
-        f"\nResNet{options.depth}, {options.size} x {options.size}, {options.threads} threads, ratio to bare:\n"
-    )
-    print("| attention in every block | " + " | ".join(columns) + " |")
-    print("|---|" + "---|" * len(columns))
-    for name in names:
-        print(f"| {name} | " + " | ".join(f"{column[name]:.2f}" for column in columns.values()) + " |")
+    columns = ("latency", "latency_8", "step")[: 1 if options.latency else None]
+    print("| mechanism | where | inference, batch 1 | batch 8 | training step |\n|---|---|---|---|---|")
+    found = {}
+    with tempfile.TemporaryDirectory() as bare_directory:
+        bare = ready(None, bare_directory)
+        for entry in list_attentions():
+            if options.only and entry.name not in options.only:
+                continue
+            with tempfile.TemporaryDirectory() as directory:
+                own = ready(entry, directory)
+                ratios = [
+                    ratio(b, o, max(options.rounds // (3 if i else 1), 3))
+                    for i, (b, o) in enumerate(zip(bare, own, strict=True))
+                ]
+            where = in_words(place(entry))
+            found[entry.name] = {
+                "places": where,
+                **{c: round(r, 3) for c, r in zip(columns, ratios, strict=True)},
+            }
+            print(f"| {entry.name} | {where} | " + " | ".join(f"{r:.2f}" for r in ratios) + " |", flush=True)
+    if options.write:
+        document = {
+            "network": f"ResNet{options.depth}，{options.size}×{options.size}",
+            "machine": f"Paddle {paddle.__version__}，{options.threads} 个线程，{platform.machine()}",
+            "mechanisms": found,
+        }
+        with open(options.write, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1, ensure_ascii=False)
+            file.write("\n")
 
 
 if __name__ == "__main__":
