@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README_cn.md", ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README_cn.md",
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]  # cells: see test_book.py
 BLOCKS = [
     (page, index, language, code)
     for page in PAGES

@@ -1,4 +1,4 @@
-"""``python -m paddle_attention new``: two files that run, and say what is missing."""
+"""``python -m paddle_attention new``: two files and a page that run, and say what is missing."""
 
 import shutil
 import subprocess
@@ -45,13 +45,17 @@ def test_bad_names(name, message, tmp_path):
 def test_skeletons(tmp_path):
     """They are a mechanism at once; the suite names what is yet to be filled in, in one line."""
     project = tmp_path / "project"
-    for name in ("paddle_attention", "tests"):
-        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("paddle_attention", "tests", "docs"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
     shutil.copy(ROOT / "pyproject.toml", project)
-    before = set(project.rglob("*.py"))
+    before = set(project.rglob("*.*"))
     text = write_skeletons("MyGate", project)
-    new = sorted(str(p.relative_to(project)) for p in set(project.rglob("*.py")) - before)
-    assert new == ["paddle_attention/layers/my_gate.py", "tests/mechanisms/my_gate.py"]
+    new = sorted(str(p.relative_to(project)) for p in set(project.rglob("*.*")) - before)
+    assert new == [
+        "docs/mechanisms/my_gate.md",
+        "paddle_attention/layers/my_gate.py",
+        "tests/mechanisms/my_gate.py",
+    ]
     assert "python tests/mutations.py my_gate" in text
     with pytest.raises(ValueError, match=r"my_gate\.py exists"):
         write_skeletons("MyGate", project)
@@ -65,3 +69,7 @@ def test_skeletons(tmp_path):
     done = run("tests/test_layers.py", "-k", "complete and MyGate")
     assert done.returncode == 1
     assert "paddle_attention/layers/my_gate.py:1 still says TODO" in done.stdout
+    done = run("tests/test_book.py", "-k", "my_gate")
+    assert done.returncode == 1
+    assert "docs/mechanisms/my_gate.md:7 still says TODO" in done.stdout
+    assert "1 failed, 1 passed" in done.stdout  # its cells run

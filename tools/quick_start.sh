@@ -16,8 +16,11 @@ python tools/eval.py -c "$config" -o Global.pretrained_model=$output/best_model
 python tools/export_model.py -c "$config" -o Global.pretrained_model=$output/best_model
 echo "Paddle Inference on dataset/digits/7/0044.bmp, a held-out 7:"
 python tools/predict.py -c "$config" -o Infer.infer_imgs=dataset/digits/7/0044.bmp
+python tools/visualize.py maps -c "$config" -o Global.pretrained_model=$output/best_model \
+    --images dataset/digits/7/0044.bmp --output "$output"
 
 echo
 echo "images and lists:  $PWD/dataset/digits"
 echo "checkpoints, logs: $PWD/$output"
 echo "inference model:   $PWD/$output/inference"
+echo "what its attention does with a 7: $PWD/$output/maps_7_0044.png"
