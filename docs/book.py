@@ -11,8 +11,9 @@ import numpy as np
 import paddle
 from IPython.display import HTML, SVG, Image, Markdown
 
-from paddle_attention import AttentionLayer, get_attention
+from paddle_attention import AttentionLayer, get_attention, insert_attention
 from paddle_attention.analysis import count_complexity, flow_svg, trace_flow
+from paddle_attention.networks import BACKBONES
 
 DATA = Path(__file__).parent / "data"
 PICTURES = Path(__file__).parent / "pictures"
@@ -51,6 +52,14 @@ def flow(name, shape=(1, 64, 32, 32), **arguments):
     if len(nodes) > _TOO_MANY:
         nodes = trace_flow(layer, shape, whole=(AttentionLayer,))
     return SVG(flow_svg(nodes, f"{name} 的数据流"))
+
+
+def places(at, attention="SE"):
+    """A residual block with attention at a place, drawn from a run of the block."""
+    network = BACKBONES["CifarResNet20"]()
+    insert_attention(network, {"name": attention, "reduction": 4}, at=at, stages=1, blocks=2, input_shape=[3, 32, 32])
+    block = network.stages[0][1]
+    return SVG(flow_svg(trace_flow(block, (1, 16, 32, 32), whole=(AttentionLayer,)), f"at: {at}"))
 
 
 def shapes(name, *channels_and_sizes, **arguments):
@@ -123,8 +132,6 @@ def cost_table():
     """Added parameters and multiply-adds of the usual choices, beside their latency."""
     from paddle.vision.models import resnet50
 
-    from paddle_attention import insert_attention
-
     data, rows = (
         measured()["mechanisms"],
         ["| 机制 | 放在 | 参数量 +% | 乘加 +% | 部署延迟 | 从恒等开始 |", "|---|---|---|---|---|---|"],
@@ -186,5 +193,6 @@ __all__ = [
     "np",
     "paddle",
     "picture",
+    "places",
     "shapes",
 ]

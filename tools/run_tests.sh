@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up an environment and run the fast tests; further arguments go to pytest.
+# Set up an environment and run the fast tests in two processes; further arguments go to pytest.
 # Usage: bash tools/run_tests.sh [pytest arguments]
 #   PADDLE=2.6.2            test with Paddle 2.6.2 instead of 3.3.1
 #   PADDLECLAS_HOME=DIR     also test with this PaddleClas source tree
@@ -11,4 +11,4 @@ case ${PADDLE:-3.3.1} in
     2.6.2) source tools/setup_venv.sh .venv-test-2.6 cpu26,ppcls,test ;;
     *) echo "PADDLE=$PADDLE: choose 3.3.1 or 2.6.2" >&2; exit 2 ;;
 esac
-python -m pytest -m "not slow" "$@"
+python -m pytest -m "not slow" -n 2 --dist loadfile "$@"

@@ -9,13 +9,14 @@ from html import escape
 from .flow import Node
 
 # What an operation is called in the drawing, and its colour.
-_LEARNED, _POOLED, _SCALED, _JOINED, _MOVED, _ENDS = (
+_LEARNED, _POOLED, _SCALED, _JOINED, _MOVED, _ENDS, _WHOLE = (
     "#f6c177",
     "#9ccfd8",
     "#a6d189",
     "#c4a7e7",
     "#dcdcdc",
     "#ffffff",
+    "#f4a6b7",
 )
 _LABELS = {
     "input": ("输入 x", _ENDS),
@@ -198,7 +199,7 @@ def _way(points: list[tuple[float, float]]) -> str:
 
 def _box(node: Node, x: float, y: float) -> str:
     left, top = x - _WIDTH / 2, y - _HEIGHT / 2
-    colour = _LABELS.get(node.kind, (node.kind, _MOVED))[1]
+    colour = _LABELS.get(node.kind, (node.kind, _WHOLE))[1]
     detail = f'<tspan x="{x:.0f}" dy="15" font-size="11">{escape(node.detail)}</tspan>' if node.detail else ""
     text_y = y + (-2 if node.detail else 5)
     shape = "×".join(map(str, node.shape))
