@@ -57,7 +57,9 @@ def flow(name, shape=(1, 64, 32, 32), **arguments):
 def places(at, attention="SE"):
     """A residual block with attention at a place, drawn from a run of the block."""
     network = BACKBONES["CifarResNet20"]()
-    insert_attention(network, {"name": attention, "reduction": 4}, at=at, stages=1, blocks=2, input_shape=[3, 32, 32])
+    insert_attention(
+        network, {"name": attention, "reduction": 4}, at=at, stages=1, blocks=2, input_shape=[3, 32, 32]
+    )
     block = network.stages[0][1]
     return SVG(flow_svg(trace_flow(block, (1, 16, 32, 32), whole=(AttentionLayer,)), f"at: {at}"))
 

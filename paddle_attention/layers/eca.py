@@ -25,7 +25,7 @@ def eca_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
 
     As the authors compute it: truncate, then add 1 if even. For C = 64, 128,
     256, 512, 1024, 2048 that is 3, 5, 5, 5, 5, 7. The paper's own experiments
-    and the released models do not follow the formula: they use 3 or 5, chosen by hand
+    and the released models do not follow the formula: they use 3, 5 or 7, chosen by hand
     for each stage, so give ``k_size`` to load them.
     """
     size = int(abs((math.log2(channels) + b) / gamma))

@@ -38,7 +38,7 @@ class ExternalAttention(AttentionLayer):
     .. math::
         A = \mathrm{Norm}(M_k F), \qquad y = \mathrm{ReLU}(x + \mathrm{BN}(W M_v A))
 
-    (arXiv 2105.02358, equations 5 to 8; ``External_attention``), where F is a 1x1 convolution
+    (arXiv 2105.02358, equations 7 to 11; ``External_attention``), where F is a 1x1 convolution
     of x and Norm a softmax over positions, then a division by the sum over the memory
     units plus 1e-9. In the authors' code both memories start from the same values and share their storage;
     here they start from the same values and are two parameters.

@@ -34,8 +34,7 @@ class scSE(AttentionLayer):  # the paper's own spelling
     .. math::
         y = \max(x\, \sigma(W_2\, \mathrm{ReLU}(W_1 \mathrm{GAP}(x))),\; x\, \sigma(w \cdot x_{ij}))
 
-    (arXiv 1803.02579, equations 2 and 3; the maximum is the authors' code's and one of the
-    paper's choices.)
+    (arXiv 1803.02579, equations 2 and 3; the maximum is the authors' code's, where the paper adds.)
 
     Args:
         channels (int): channels of the input (``num_channels``).
