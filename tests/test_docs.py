@@ -57,7 +57,7 @@ def test_every_block_is_of_a_known_kind():
 
 @pytest.mark.parametrize("page", PAGES, ids=[p.name for p in PAGES])
 def test_links(page):
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#:{}]+)\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 

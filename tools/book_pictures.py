@@ -108,11 +108,11 @@ def draw(network, photographs, target):
         photo = pictures.photograph(photographs[number], MEAN, STD)
         point = (0.5, 0.5)
         own = list(pictures.map_rows(photo, maps[:2], number, point))
-        panels = [panel for _, part in own for panel in part][:5]
-        rows.append(("", panels))
-    pictures.save(pictures.draw_rows(rows), str(target))
-    with Image.open(target) as picture:  # in 128 colours it is a third as large
-        picture.convert("RGB").quantize(128).save(target, optimize=True)
+        panels = [panel for _, part in own for panel in part if "weighs" not in panel.title]
+        # The maps first, then what the layer does to the features.
+        panels.sort(key=lambda panel: panel.title.startswith(("before", "after")))
+        rows.append(("", panels[:6]))
+    pictures.save(pictures.draw_rows(rows), str(target), dpi=70)
 
 
 def main():

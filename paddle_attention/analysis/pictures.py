@@ -39,10 +39,10 @@ def photograph(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     return np.clip(restored, 0, 1).transpose(1, 2, 0)
 
 
-def save(figure: Figure, path: str) -> str:
+def save(figure: Figure, path: str, dpi: int = 110) -> str:
     """Write ``figure`` to ``path`` (.png, .svg or .pdf) in one step; returns the path."""
     ending = path.rpartition(".")[2]
-    write_atomically(path, lambda file: figure.savefig(file, format=ending, dpi=110))
+    write_atomically(path, lambda file: figure.savefig(file, format=ending, dpi=dpi))
     return path
 
 
