@@ -61,9 +61,33 @@ def test_plan_runs_and_table(workspace, tmp_path):
     [
         (["--plan", "--data", "nowhere"], "there is no train_list.txt"),
         ([], "has no plan.json; make one with --plan"),
+        (["--one", "se", "0"], "has no plan.json; make one with --plan"),
+        (["--dry-run"], "--dry-run belongs to --plan"),
+        (["--epochs", "3"], "--epochs belongs to --plan"),
+        (["--plan", "--epochs", "3"], "--images and --epochs go together"),
+        (["--jobs", "0"], "must be a positive integer, but got '0'"),
+        (["--plan", "--hours", "nan"], "must be a number of hours, but got 'nan'"),
     ],
 )
 def test_mistakes(workspace, tmp_path, words, message):
     done = workspace.run(TOOL, "--output", tmp_path / "none", *words, check=False)
     assert done.returncode == 2
     assert message in done.stdout.splitlines()[-1]
+
+
+def test_results_of_another_recipe_are_left_out(workspace, tmp_path):
+    folder = tmp_path / "ablation"
+    (folder / "runs").mkdir(parents=True)
+    plan = {"data": ".", "networks": ["se"], "seeds": [0, 1], "images": 10, "epochs": 2, "size": 8}
+    facts = {"se": {"seconds": 1.0, "params": 1000, "macs": 1e6}}
+    (folder / "plan.json").write_text(json.dumps({**plan, "facts": facts}))
+    for seed, epochs in ((0, 2), (1, 60)):
+        result = {"network": "se", "seed": seed, "images": 10, "epochs": epochs, "size": 8, "top1": 0.5}
+        (folder / f"runs/se-{seed}.json").write_text(json.dumps(result))
+    done = workspace.run(TOOL, "--output", folder, "--status").stdout
+    assert "1 of 2 runs are done" in done
+    assert "left out, of another plan: se-1.json" in done
+    (folder / "plan.json").write_text(json.dumps(plan))
+    done = workspace.run(TOOL, "--output", folder, "--status", check=False)
+    assert done.returncode == 2
+    assert "has no 'facts'" in done.stdout

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import types
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,74 @@ def test_grid_size(positions, size, expected):
     assert grid_size(positions, size) == expected
 
 
+class WithoutMaps(pa.AttentionLayer):
+    """A mechanism of a user's whose maps are not what its class says, or which fails."""
+
+    def __init__(self, channels, maps):
+        super().__init__()
+        self.channels, self.maps = channels, maps
+
+    def attention_maps(self, x):
+        return self.maps(x)
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        lambda x: paddle.zeros([x.shape[0], 16, 16]),
+        lambda x: paddle.zeros([x.shape[0], x.shape[2], x.shape[3]]),
+        lambda x: paddle.zeros([x.shape[0], 3, x.shape[2] // 2, x.shape[3]]),
+        lambda x: np.zeros([2, 3, 1, 1]),
+    ],
+    ids=["positions", "without its axis", "half as large", "an array"],
+)
+def test_maps_of_another_shape_name_the_layer(maps):
+    with pytest.raises(
+        ValueError, match=r"layer gate: the map '' of WithoutMaps is .* say in MAPS of WithoutMaps"
+    ):
+        analysis.record_maps(
+            nn.Sequential(("gate", WithoutMaps(3, maps)), ("eca", pa.ECA(3))), IMAGES, "gate"
+        )
+
+
+def test_a_fault_in_maps_is_not_hidden():
+    def fail(x):
+        raise ValueError("bug in my maps")
+
+    with pytest.raises(ValueError, match="bug in my maps"):
+        analysis.record_maps(WithoutMaps(3, fail), IMAGES)
+    with pytest.raises(ValueError, match="none of its attention made a map"):
+        analysis.record_maps(pa.GCBlock(16, pooling_type="avg"), paddle.zeros([1, 16, 4, 4]))
+
+
+def test_before_is_before_a_change_in_place():
+    class InPlace(pa.ECA):
+        def forward(self, x):
+            return x.scale_(0.0)
+
+    (found,) = analysis.record_maps(InPlace(3), IMAGES, features=True)
+    np.testing.assert_array_equal(found.before, IMAGES)
+    assert not found.after.any()
+
+
+def test_tokens_are_not_drawn_on_the_photograph():
+    tokens = paddle.randn([1, 16, 10, 1])
+    photo = pictures.photograph(IMAGES[0], [0] * 3, [1] * 3)
+    for layer in (pa.PAM(16), pa.ECA(16)):
+        found = analysis.record_maps(layer, tokens, features=True)
+        assert found[0].of_tokens
+        ((_, panels),) = list(pictures.map_rows(photo, found, 0, (0.5, 0.5)))[1:]
+        assert {p.title for p in panels} <= {"weights of one token", "channel weights"}
+
+
+def test_parts_of_a_partition_are_known():
+    found = analysis.record_maps(pa.PyramidOC(16, sizes=(1, 2)), paddle.randn([1, 16, 8, 8]))
+    assert [m.of_a_part for m in found] == [False, True, True, True, True]
+
+
 # --- excitation ------------------------------------------------------------------------------
 
 
@@ -263,11 +332,60 @@ def test_class_activation_by_default(cbam):
         ({"layer": "fc"}, "no feature map"),
         ({"classes": [1, 10]}, "from 0 to 9"),
         ({"classes": [1]}, "must be 2 numbers"),
+        ({"classes": [1.5, 2]}, "must be 2 numbers"),
     ],
 )
 def test_class_activation_mistakes(cbam, arguments, message):
     with pytest.raises(ValueError, match=message):
         analysis.class_activation(cbam, IMAGES, **arguments)
+
+
+def test_class_activation_of_what_is_returned_first():
+    class Several(Pooled):
+        def forward(self, x):
+            return [super().forward(x), x]
+
+    paddle.seed(3)
+    plain = Pooled()
+    several = Several()
+    several.set_state_dict(plain.state_dict())
+    with paddle.no_grad():
+        maps, _ = analysis.class_activation(several, IMAGES, [2, 4], "relu")
+    np.testing.assert_allclose(maps, closed_form(plain, "gradcam", [2, 4]), atol=2e-5)
+    analysis.faithfulness(several, IMAGES[0], maps[0], 2, steps=2)
+
+
+def test_layers_off_the_way_are_named():
+    class Beside(Pooled):
+        def __init__(self):
+            super().__init__()
+            self.side = nn.Conv2D(3, 2, 1)
+
+        def forward(self, x):
+            self.side(x)
+            return super().forward(x)
+
+    with pytest.raises(ValueError, match="do not depend on layer 'side'"):
+        analysis.class_activation(Beside(), IMAGES, layer="side")
+
+
+def test_tokens_have_no_last_feature_map():
+    class Tokens(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.patches, self.fc = nn.Conv2D(3, 8, 8, 8), nn.Linear(8, 5)
+            self.mixing = nn.LayerList([nn.Linear(8, 8) for _ in range(4)])
+            self.drop = nn.Dropout(0.0)
+
+        def forward(self, x):
+            t = self.patches(x).flatten(2).transpose([0, 2, 1])
+            for layer in self.mixing:
+                self.drop(paddle.matmul(t, t, transpose_y=True).unsqueeze(1))
+                t = layer(t)
+            return self.fc(t.mean(axis=1))
+
+    with pytest.raises(ValueError, match=r"no feature map .* at its end; the last is 'patches'"):
+        analysis.class_activation(Tokens(), IMAGES)
 
 
 def test_faithful_maps_are_told_from_others():
@@ -403,8 +521,8 @@ def test_pictures_of_a_list(project, workspace, capsys, tmp_path):
     )
     assert status == 0
     assert [line for line in out if line.endswith(".png")] == [
-        str(tmp_path / "maps_7_0044.png"),
-        str(tmp_path / "maps_3_0045.png"),
+        str(tmp_path / "maps_digits_7_0044.png"),
+        str(tmp_path / "maps_digits_3_0045.png"),
     ]
 
 
@@ -441,7 +559,10 @@ def test_excitation_files(project, capsys, tmp_path):
         (["excitation", "--classes", "77"], "has no image of class 77"),
         (["excitation", "--images", "."], "needs a list file"),
         (["cam", "--layer", "nowhere"], "has no layer 'nowhere'"),
-        (["cam", "--class-id", "10"], "from 0 to 9"),
+        (["cam", "--class-id", "10"], "--class-id: classes must be 1 numbers from 0 to 9"),
+        (["maps", "--class-id", "3"], "--class-id belongs to cam, not to maps"),
+        (["cam", "--point", "0", "1"], "--point belongs to maps, not to cam"),
+        (["excitation", "--images", "x.bmp"], "needs a list file"),
     ],
 )
 def test_mistakes_are_one_line(project, capsys, tmp_path, words, message):
@@ -449,6 +570,39 @@ def test_mistakes_are_one_line(project, capsys, tmp_path, words, message):
     assert status == 2
     assert message in err[-1]
     assert err[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    "words", [["--limit", "0"], ["--limit", "-1"], ["--point", "nan", "0"], ["--point", "0", "1.5"]]
+)
+def test_options_are_checked(project, capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        cli("visualize", ["maps", "-c", str(project / "cbam.yaml"), *words])
+    assert stop.value.code == 2
+    assert "must be a" in capsys.readouterr().err
+
+
+def test_pictures_do_not_overwrite_each_other(tmp_path):
+    from paddle_attention.cli.visualize import _targets
+
+    images = [str(tmp_path / name) for name in ("a/7/x.png", "b/7/x.png", "b/7/x.bmp", "b_7/x.png")]
+    options = types.SimpleNamespace(output="out", what="maps")
+    found = _targets(images, options)
+    assert len(set(found.values())) == 4
+    assert found[images[0]].endswith("a_7_x.png")
+    assert found[images[2]].endswith("b_7_x.bmp.png")
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1.0])
+def test_photographs_are_what_was_read(scale):
+    from paddle_attention.preprocess import build_transforms, photographer
+
+    many = 255 * scale
+    normalize = {"scale": scale, "mean": [0.4 * many] * 3, "std": [0.2 * many] * 3, "order": ""}
+    items = [{"NormalizeImage": normalize}, {"ToCHWImage": None}]
+    image = np.random.RandomState(0).randint(0, 256, [6, 5, 3]).astype("uint8")
+    restored = photographer(items)(build_transforms(items, "x")(image))
+    np.testing.assert_allclose(restored, image / 255, atol=1e-5)
 
 
 def test_summary_command(project, capsys):
@@ -485,7 +639,10 @@ class Writer:
 
 @pytest.mark.parametrize("graph_fails", [False, True])
 def test_attention_log(cbam, graph_fails, log_lines):
-    log, writer = AttentionLog(IMAGES, [0, 0, 0], [1, 1, 1]), Writer(graph_fails)
+    log, writer = (
+        AttentionLog(IMAGES, [pictures.photograph(i, [0] * 3, [1] * 3) for i in IMAGES]),
+        Writer(graph_fails),
+    )
     for epoch in (1, 2):
         log(writer, cbam, epoch)
     tags = [tag for tag, _ in writer.given]

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from paddle import nn
 from paddle.static import InputSpec
 
 from .attention_maps import AttentionMap, record_maps
 from .cam import enlarge
-from .pictures import photograph
 
 logger = logging.getLogger("ppcls")
 
@@ -26,11 +24,11 @@ class AttentionLog:
 
     Args:
         images: ``[N, 3, H, W]``, the same at every epoch, as the network takes them.
-        mean, std (list of float): by which they were normalised.
+        photos: ``[H, W, 3]`` from 0 to 1, to draw on.
     """
 
-    def __init__(self, images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.images, self.photos = images, [photograph(image, mean, std) for image in images]
+    def __init__(self, images: np.ndarray, photos: Sequence[np.ndarray]) -> None:
+        self.images, self.photos = images, photos
         self.first = True
 
     def __call__(self, writer: Any, network: nn.Layer, epoch: int) -> None:
@@ -56,6 +54,8 @@ class AttentionLog:
 
 def _spatial(found: AttentionMap, image: int) -> np.ndarray | None:
     """One map ``[h, w]``: a gate's, or what the position in the middle attends to."""
+    if found.of_tokens or found.of_a_part:
+        return None
     if found.kind in ("positions", "heads", "column", "row"):
         return found.source_map(image, (0.5, 0.5))
     maps = found.pixel_maps(image)
@@ -63,6 +63,8 @@ def _spatial(found: AttentionMap, image: int) -> np.ndarray | None:
 
 
 def _overlay(photo: np.ndarray, values: np.ndarray) -> np.ndarray:
+    from matplotlib import colormaps
+
     spread = float(values.max() - values.min())
     shown = enlarge((values[None] - values.min()) / (spread or 1.0), photo.shape[:2])[0]
     return _as_picture(0.4 * photo.mean(axis=2, keepdims=True) + 0.6 * colormaps["viridis"](shown)[..., :3])

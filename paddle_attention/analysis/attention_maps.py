@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import paddle
 from paddle import Tensor, nn
 
 from ..insertion import attention_prefixes
-from ..layers import MAP_KINDS
+from ..layers import MAP_KINDS, NoMapError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,16 @@ class AttentionMap:
     size: tuple[int, int]
     before: np.ndarray | None = None
     after: np.ndarray | None = None
+
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the positions are the tokens of a Transformer, ``[L, 1]``, and not a map over the image."""
+        return self.size[1] == 1 and self.size[0] > 1
+
+    @property
+    def of_a_part(self) -> bool:
+        """Whether it is one of several maps of parts of the image, as those of a partition."""
+        return len([word for word in self.name.split() if word.isdecimal()]) > 1
 
     @property
     def title(self) -> str:
@@ -137,7 +148,8 @@ def record_maps(
         list of :class:`AttentionMap`.
 
     Raises:
-        ValueError: if the network has no attention that can show maps, or none with ``only``.
+        ValueError: if the network has no attention that can show maps, or none with ``only``; naming the
+            layer, for maps of another shape than ``MAPS`` of its class says.
     """
     layers = {n: x for n, x in attention_layers(network).items() if only is None or only in n}
     if not layers:
@@ -149,17 +161,24 @@ def record_maps(
     found: list[AttentionMap] = []
     calls: dict[str, int] = {}
 
-    def note(name: str) -> Any:
-        def hook(layer: nn.Layer, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def before(name: str) -> Any:
+        def hook(layer: nn.Layer, inputs: tuple[Any, ...]) -> None:
             calls[name] = calls.get(name, 0) + 1
             label = name if calls[name] == 1 else f"{name}#{calls[name]}"
-            kept = (inputs[0].numpy(), output.numpy()) if features else (None, None)
-            found.extend(_maps_of(layer, label, inputs[0], *kept))
+            if inputs:  # a layer may also be given its input by name, which hooks do not see
+                started.append(list(_maps_of(layer, label, inputs[0], features)))
 
         return hook
 
+    def after(layer: nn.Layer, inputs: tuple[Any, ...], output: Any) -> None:
+        maps = started.pop() if inputs else []
+        values = output.numpy() if features and isinstance(output, Tensor) else None
+        found.extend(dataclasses.replace(one, after=values) for one in maps)
+
+    started: list[list[AttentionMap]] = []
     modes = {layer: layer.training for layer in network.sublayers(include_self=True)}
-    handles = [layer.register_forward_post_hook(note(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(before(name)) for name, layer in layers.items()]
+    handles += [layer.register_forward_post_hook(after) for layer in layers.values()]
     try:
         network.eval()
         network(images if isinstance(images, Tensor) else paddle.to_tensor(images))
@@ -168,24 +187,41 @@ def record_maps(
             handle.remove()
         for layer, training in modes.items():
             layer.training = training
+    if not found:
+        raise ValueError(f"{type(network).__name__}: none of its attention made a map: {', '.join(layers)}")
     return found
 
 
-def _maps_of(
-    layer: nn.Layer, label: str, x: Tensor, before: np.ndarray | None, after: np.ndarray | None
-) -> Iterator[AttentionMap]:
+def _maps_of(layer: nn.Layer, label: str, x: Tensor, features: bool) -> Iterator[AttentionMap]:
+    mechanism, kinds = type(layer).__name__, getattr(layer, "MAPS", {})
     try:
         maps = layer.attention_maps(x)
-    except ValueError:  # with these arguments it weighs nothing
+    except NoMapError:
         return
-    kinds = getattr(layer, "MAPS", {})
+    if maps is None:
+        return
+    before = x.numpy() if features else None
     for name, value in _flat(maps):
         own = name.rpartition(" ")[2] if name else ""
         kind = kinds.get(own if own in kinds else "", "gate")
-        if kind not in MAP_KINDS:
-            raise ValueError(f"{type(layer).__name__}: MAPS names an unknown kind {kind!r}")
         size = (x.shape[2], x.shape[3])
-        yield AttentionMap(label, type(layer).__name__, name, kind, value.numpy(), size, before, after)
+        if not _fits(kind, value, size):
+            what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"layer {label}: the map {name!r} of {mechanism} is {what} for an input of {list(x.shape)}, which is "
+                f"no {kind!r}; say in MAPS of {mechanism} what it is: {', '.join(MAP_KINDS)}"
+            )
+        yield AttentionMap(label, mechanism, name, kind, value.numpy(), size, before)
+
+
+def _fits(kind: str, value: Any, size: tuple[int, int]) -> bool:
+    """Whether a map can be of a kind, by its shape."""
+    if kind not in MAP_KINDS or not isinstance(value, Tensor):
+        return False
+    axes = MAP_KINDS[kind].partition("]")[0].count(",") + 1
+    if len(value.shape) != axes:
+        return False
+    return kind != "gate" or all(n in (1, whole) for n, whole in zip(value.shape[2:], size, strict=True))
 
 
 def _flat(maps: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -20,6 +20,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from ..naming import did_you_mean
+
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     return gradients.mean(axis=[2, 3], keepdim=True)
@@ -58,24 +60,35 @@ def _evaluating(network: nn.Layer) -> Iterator[None]:
             layer.training = training
 
 
+def _first(output: Any) -> Any:
+    """What a network or layer returns, or the first of what it returns."""
+    while isinstance(output, (list, tuple)) and output:
+        output = output[0]
+    return output
+
+
 def last_feature_layer(network: nn.Layer, image: Tensor) -> str:
     """Name of the layer that makes the last feature map, which is what the papers look at.
 
     Of layers that return the same tensor the outermost, so that what is inserted after a block counts.
 
     Raises:
-        ValueError: if no layer returns a map ``[N, C, h, w]`` of more than one position.
+        ValueError: if no layer returns a map ``[N, C, h, w]`` of the image's proportions, or the last
+            comes in the first half of the network, as in Transformers, whose later features are tokens.
     """
-    made: list[tuple[str, Any]] = []
+    made: list[tuple[int, str]] = []
+    calls = [0]
+    height, width = image.shape[2:]
 
     def note(name: str) -> Callable[..., None]:
         def hook(layer: nn.Layer, inputs: Any, output: Any) -> None:
-            if (
-                isinstance(output, Tensor)
-                and len(output.shape) == 4
-                and output.shape[2] * output.shape[3] > 1
-            ):
-                made.append((name, output))
+            calls[0] += 1
+            output = _first(output)
+            if isinstance(layer, (nn.Dropout, nn.Softmax)) or not isinstance(output, Tensor):
+                return  # as the weights of tokens for tokens are
+            is_map = len(output.shape) == 4 and min(output.shape[2:]) > 1
+            if is_map and abs(output.shape[2] / output.shape[3] * width / height - 1) < 0.5:
+                made.append((calls[0], name))
 
         return hook
 
@@ -88,9 +101,51 @@ def last_feature_layer(network: nn.Layer, image: Tensor) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    if not made:
-        raise ValueError(f"{type(network).__name__} has no layer that returns a feature map [N, C, h, w]")
-    return made[-1][0]
+    if not made or made[-1][0] < calls[0] / 2:
+        found = f"; the last is {made[-1][1]!r}, near its beginning" if made else ""
+        raise ValueError(
+            f"{type(network).__name__} has no feature map [N, C, h, w] at its end{found}: name a layer that has one"
+        )
+    return made[-1][1]
+
+
+def _run(network: nn.Layer, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """The logits, and the output of the layer ``name``, with what is needed to go backward."""
+    layers = dict(network.named_sublayers())
+    if name not in layers:
+        raise ValueError(f"{type(network).__name__} has no layer {name!r}{did_you_mean(name, layers)}")
+    kept: list[Any] = []
+
+    def keep(_: nn.Layer, inputs: Any, output: Any) -> None:
+        kept.append(_first(output))
+
+    handle = layers[name].register_forward_post_hook(keep)
+    try:
+        with _evaluating(network), paddle.enable_grad():
+            images.stop_gradient = False
+            logits = _first(network(images))
+    finally:
+        handle.remove()
+    if not isinstance(logits, Tensor) or len(logits.shape) != 2:
+        raise ValueError(f"{type(network).__name__} returns no logits [N, classes]")
+    if (
+        not kept
+        or not isinstance(kept[-1], Tensor)
+        or len(kept[-1].shape) != 4
+        or min(kept[-1].shape[2:]) < 2
+    ):
+        raise ValueError(f"layer {name!r} returns no feature map [N, C, h, w]")
+    return logits, kept[-1]
+
+
+def _chosen(classes: Sequence[int] | None, logits: Tensor) -> np.ndarray:
+    if classes is None:
+        return logits.argmax(axis=1).numpy()
+    chosen = np.asarray(classes)
+    count, most = logits.shape
+    if chosen.shape != (count,) or chosen.dtype.kind not in "iu" or chosen.min() < 0 or chosen.max() >= most:
+        raise ValueError(f"classes must be {count} numbers from 0 to {most - 1}, but got {list(classes)}")
+    return chosen
 
 
 def class_activation(
@@ -103,7 +158,7 @@ def class_activation(
     """Where the evidence for a class is.
 
     Args:
-        network (paddle.nn.Layer): returns logits ``[N, classes]``; it is run in eval mode.
+        network (paddle.nn.Layer): returns logits ``[N, classes]``, or these first; it is run in eval mode.
         images: ``[N, 3, H, W]``.
         classes (list of int, optional): one for each image. Default: those with the highest logits.
         layer (str, optional): name of the layer whose output is looked at. Default:
@@ -114,37 +169,25 @@ def class_activation(
         tuple: maps ``[N, h, w]``, each from 0 to 1, and the logits ``[N, classes]``.
 
     Raises:
-        ValueError: for an unknown method, layer or class.
+        ValueError: for an unknown method, layer or class, a layer without a feature map or on which the
+            logits do not depend, and for outputs that are not finite.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {list(METHODS)}, but got {method!r}")
     images = images.detach() if isinstance(images, Tensor) else paddle.to_tensor(images)
     name = last_feature_layer(network, images[:1]) if layer is None else layer
-    layers = dict(network.named_sublayers())
-    if name not in layers:
-        raise ValueError(f"{type(network).__name__} has no layer {name!r}")
-    kept: list[Tensor] = []
-
-    def keep(_: nn.Layer, inputs: Any, output: Any) -> None:
-        kept.append(output)
-
-    handle = layers[name].register_forward_post_hook(keep)
-    try:
-        with _evaluating(network):
-            images.stop_gradient = False
-            logits = network(images)
-    finally:
-        handle.remove()
-    if not kept or len(kept[-1].shape) != 4:
-        raise ValueError(f"layer {name!r} returns no feature map [N, C, h, w]")
-    chosen = logits.argmax(axis=1).numpy() if classes is None else np.asarray(classes)
-    if chosen.shape != (logits.shape[0],) or chosen.min() < 0 or chosen.max() >= logits.shape[1]:
+    logits, features = _run(network, images, name)
+    if not bool(paddle.isfinite(logits).all()):
         raise ValueError(
-            f"classes must be {logits.shape[0]} numbers from 0 to {logits.shape[1] - 1}, but got {classes}"
+            f"{type(network).__name__}: the logits are not finite: the weights or the images are damaged"
         )
-    score = paddle.take_along_axis(logits, paddle.to_tensor(chosen.reshape(-1, 1)), axis=1).sum()
-    (gradients,) = paddle.grad(score, kept[-1])
-    maps = F.relu((METHODS[method](kept[-1], gradients) * kept[-1]).sum(axis=1)).numpy()
+    index = paddle.to_tensor(_chosen(classes, logits).reshape(-1, 1))
+    with paddle.enable_grad():
+        score = paddle.take_along_axis(logits, index, axis=1).sum()
+        (gradients,) = paddle.grad(score, features, allow_unused=True)
+    if gradients is None:
+        raise ValueError(f"the logits do not depend on layer {name!r}; name another")
+    maps = F.relu((METHODS[method](features, gradients) * features).sum(axis=1)).numpy()
     low = maps.min(axis=(1, 2), keepdims=True)
     spread = maps.max(axis=(1, 2), keepdims=True) - low
     return (maps - low) / np.where(spread > 0, spread, 1), logits.numpy()
@@ -216,7 +259,7 @@ def faithfulness(
     found = []
     with _evaluating(network):
         for i in range(0, len(versions), batch):
-            logits = network(paddle.to_tensor(np.stack(versions[i : i + batch]).astype("float32")))
+            logits = _first(network(paddle.to_tensor(np.stack(versions[i : i + batch]).astype("float32"))))
             found.append(F.softmax(logits, axis=1).numpy()[:, class_id])
     curve = np.concatenate(found)
     return Faithfulness(fraction, curve[: steps + 1], curve[steps + 1 :])

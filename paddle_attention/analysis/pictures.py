@@ -33,9 +33,11 @@ class Panel:
     draw: Callable[[Any], None]
 
 
-def photograph(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """``[3, H, W]`` as a network takes it, back to ``[H, W, 3]`` from 0 to 1."""
-    restored = image * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))
+def photograph(
+    image: np.ndarray, mean: Sequence[float], std: Sequence[float], scale: float = 1 / 255
+) -> np.ndarray:
+    """``[3, H, W]`` as a network takes it, ``(pixel * scale - mean) / std``, back to ``[H, W, 3]`` from 0 to 1."""
+    restored = (image * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))) / (255 * scale)
     return np.clip(restored, 0, 1).transpose(1, 2, 0)
 
 
@@ -57,31 +59,28 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("pictures need matplotlib; run pip install matplotlib") from error
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
 
 def draw_rows(rows: Sequence[tuple[str, Sequence[Panel]]], title: str = "") -> Figure:
     """A figure of rows of panels, each row with a heading."""
-    columns = max((len(panels) for _, panels in rows), default=1)
-    figure = new_figure(_PANEL * columns + 0.4, (_PANEL + 0.35) * max(len(rows), 1) + 0.3)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    for part, (heading, panels) in zip(_as_list(figure.subfigures(max(len(rows), 1), 1)), rows, strict=False):
-        if heading:
-            part.suptitle(heading, fontsize=9, x=0.01, ha="left")
-        axes = _as_list(part.subplots(1, columns))
-        for axis in axes[len(panels) :]:
-            axis.axis("off")
-        for axis, panel in zip(axes, panels, strict=False):
-            axis.set_title(panel.title, fontsize=8)
+    columns, lines = max((len(panels) for _, panels in rows), default=1), max(len(rows), 1)
+    width, height = (_PANEL + 0.5) * columns + 0.2, (_PANEL + 0.6) * lines + 0.4
+    figure = new_figure(width, height)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, parse_math=False)
+    for line, (heading, panels) in enumerate(rows):
+        top = height - 0.4 - line * (_PANEL + 0.6)  # in inches from below, as all here
+        figure.text(0.1 / width, (top - 0.05) / height, heading, fontsize=9, va="top", parse_math=False)
+        for column, panel in enumerate(panels):
+            left, bottom = 0.3 + column * (_PANEL + 0.5), top - 0.45 - (_PANEL - 0.15)
+            axis = figure.add_axes(
+                (left / width, bottom / height, (_PANEL - 0.15) / width, (_PANEL - 0.15) / height)
+            )
+            axis.set_title(panel.title, fontsize=8, pad=3, parse_math=False)
             panel.draw(axis)
     return figure
-
-
-def _as_list(found: Any) -> list[Any]:
-    return list(np.ravel(found)) if isinstance(found, np.ndarray) else [found]
 
 
 def photo_panel(photo: np.ndarray, title: str = "image", point: tuple[float, float] | None = None) -> Panel:
@@ -121,15 +120,15 @@ def feature_panel(values: np.ndarray, title: str, limits: tuple[float, float] | 
     return Panel(title, draw)
 
 
-def bar_panel(weights: np.ndarray, title: str) -> Panel:
-    """Weights of channels: one bar for each."""
+def bar_panel(weights: np.ndarray, title: str, of: str = "channel") -> Panel:
+    """Weights of channels, or of tokens: one bar for each."""
 
     def draw(axis: Axes) -> None:
         if len(weights) <= 128:
             axis.bar(range(len(weights)), weights, width=1.0)
         else:
             axis.plot(weights, linewidth=0.6)
-        axis.set_xlabel("channel", fontsize=7)
+        axis.set_xlabel(of, fontsize=7)
         axis.tick_params(labelsize=6)
         axis.set_box_aspect(1)
 
@@ -143,7 +142,7 @@ def _mark(axis: Axes, size: tuple[int, ...], point: tuple[float, float] | None) 
 
 def _scale(axis: Axes, layer: Any) -> None:
     axis.axis("off")
-    bar = axis.figure.colorbar(layer, ax=axis, shrink=0.75, pad=0.02)
+    bar = axis.figure.colorbar(layer, cax=axis.inset_axes((1.02, 0.1, 0.045, 0.8)))
     bar.ax.tick_params(labelsize=6)
 
 
@@ -159,19 +158,26 @@ def map_rows(
         if found.layer not in shown:  # once for all maps of a layer
             shown.add(found.layer)
             panels += _before_and_after(found, image)
-        yield f"{found.title}  [{found.kind}, {found.size[0]}x{found.size[1]}]", panels
+        size = f"{found.size[0]} tokens" if found.of_tokens else f"{found.size[0]}x{found.size[1]}"
+        if panels:
+            yield f"{found.title}  [{found.kind}, {size}]", panels
 
 
 def _weight_panels(
     photo: np.ndarray, found: AttentionMap, image: int, point: tuple[float, float]
 ) -> Iterator[Panel]:
-    if found.kind in _QUERIED:
+    if found.of_tokens:  # which have no place on the photograph that is known here
+        yield from _token_panels(found, image, point)
+        return
+    if found.kind in _QUERIED and found.of_a_part:
+        yield feature_panel(found.source_map(image, point), "weights of a query, in a part")
+    elif found.kind in _QUERIED:
         yield map_panel(photo, found.source_map(image, point), "weights of the query", point)
     elif found.kind == "channels":
         yield feature_panel(found.values[image], "weights, channel for channel")
     elif found.kind == "grid":
         yield _grid_panel(photo, found.values[image])
-    spatial = found.pixel_maps(image)
+    spatial = found.pixel_maps(image) if min(found.size) > 1 else np.zeros((0, 1, 1))
     order = np.argsort(-spatial.reshape(len(spatial), -1).std(axis=1))[:_UNITS] if len(spatial) else []
     for number in order:
         name = "map" if len(spatial) == 1 else f"unit {number + 1} of {len(spatial)}"
@@ -179,6 +185,16 @@ def _weight_panels(
     for number, weights in enumerate(found.channel_weights(image), 1):
         name = "channel weights" if found.kind == "gate" else f"weights of branch {number}"
         yield bar_panel(weights, name)
+
+
+def _token_panels(found: AttentionMap, image: int, point: tuple[float, float]) -> Iterator[Panel]:
+    """Weights by token, and by channel."""
+    if found.kind in _QUERIED:
+        yield bar_panel(found.source_map(image, (point[0], 0.0)).ravel(), "weights of one token", "token")
+    for values in found.pixel_maps(image)[:_UNITS]:
+        yield bar_panel(values.ravel(), "weights of the tokens", "token")
+    for weights in found.channel_weights(image):
+        yield bar_panel(weights, "channel weights")
 
 
 def _grid_panel(photo: np.ndarray, grid: np.ndarray) -> Panel:
@@ -203,6 +219,8 @@ def _strength(features: np.ndarray) -> np.ndarray:
 
 def _before_and_after(found: AttentionMap, image: int) -> Iterator[Panel]:
     if found.before is None or found.after is None or found.before.ndim != 4 or found.after.ndim != 4:
+        return
+    if min(found.size) == 1:
         return
     pictures = [_strength(features[image]) for features in (found.before, found.after)]
     low, high = min(p.min() for p in pictures), max(p.max() for p in pictures)
@@ -229,15 +247,18 @@ def draw_excitation(
     """
     columns = min(4, len(excitations))
     lines = math.ceil(len(excitations) / columns)
-    figure = new_figure(3.6 * columns, 2.2 * lines + 0.6)
-    for axis, found in zip(_as_list(figure.subplots(lines, columns)), excitations, strict=False):
+    figure = new_figure(3.6 * columns + 0.6, 2.3 * lines + 0.6)
+    axes = np.ravel(figure.subplots(lines, columns, gridspec_kw={"hspace": 0.6, "wspace": 0.25}))
+    for axis, found in zip(axes, excitations, strict=False):
         for label in found.classes() if within is None else [within]:
             mean = found.mean(label)
             axis.plot(mean, linewidth=0.8, label=names.get(label, str(label)))
             if within is not None:
                 spread = found.deviation(label)
                 axis.fill_between(range(len(mean)), mean - spread, mean + spread, alpha=0.3)
-        axis.set_title(f"{found.layer}\nclass decides {found.class_specificity():.2f}", fontsize=7)
+        axis.set_title(
+            f"{found.layer}\nclass decides {found.class_specificity():.2f}", fontsize=7, parse_math=False
+        )
         axis.tick_params(labelsize=6)
     for axis in figure.axes[len(excitations) :]:
         axis.axis("off")

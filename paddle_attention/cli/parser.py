@@ -23,6 +23,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, but got {text!r}")
+    return value
+
+
 def _profiler_options(text: str) -> str:
     if not re.fullmatch(r"[^=;]+=[^=;]*(;[^=;]+=[^=;]*)*", text):
         raise argparse.ArgumentTypeError(f"must be key1=value1;key2=value2, but got {text!r}")
@@ -160,14 +170,15 @@ def _visualize_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer", metavar="NAME", help="maps, excitation: a part of layers' names; cam: one layer"
     )
-    parser.add_argument("--limit", type=int, default=20, help="images at most; excitation: of each class")
+    parser.add_argument(
+        "--limit", type=_positive, default=20, help="images at most; excitation: of each class"
+    )
     parser.add_argument(
         "--point",
         nargs=2,
-        type=float,
-        default=(0.5, 0.5),
+        type=_fraction,
         metavar=("Y", "X"),
-        help="query position, 0 to 1 (maps)",
+        help="query position, 0 to 1 (maps; default: the middle)",
     )
     parser.add_argument(
         "--classes", nargs="+", type=int, metavar="ID", help="classes to compare (excitation)"

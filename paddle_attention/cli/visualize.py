@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from paddle import nn
@@ -20,7 +20,7 @@ from ..analysis.excitation import excitation_csv, record_excitation
 from ..checkpoint import load_checkpoint
 from ..config import ConfigError, check_config, move_class_num
 from ..files import read_lines, write_atomically
-from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
+from ..preprocess import TopkPostProcess, build_transforms, list_images, photographer, read_batches
 from .loading import load
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ppcls")
 
-_NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 _BATCH = 16
 
 
@@ -50,22 +49,18 @@ class Looker:
         weights = self.settings.get("pretrained_model")
         if not weights:
             raise ConfigError("Global.pretrained_model: missing; give the checkpoint to look at")
-        self.name = config["Arch"].get("name")
+        self.name, self.weights = config["Arch"].get("name"), weights
         self.network: nn.Layer = ppcls.build_network(config, "infer")
         logger.info(f"{weights}: {load_checkpoint(self.network, weights)}")
         self.transform = build_transforms(
             self.section["transforms"], "Infer.transforms", self.settings.get("max_image_pixels")
         )
-        self.normalize = _normalization(self.section["transforms"])
+        self.photo = photographer(self.section["transforms"])
         self.names: dict[int, str] = TopkPostProcess.from_config(config).names
 
-    def batches(self, paths: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+    def batches(self, paths: list[str], size: int = _BATCH) -> Iterator[tuple[list[str], np.ndarray]]:
         """``(paths, images)``, as the network takes them."""
-        return read_batches(paths, self.transform, _BATCH)
-
-    def photo(self, image: np.ndarray) -> np.ndarray:
-        """``[H, W, 3]`` from 0 to 1, of an image as the network takes it."""
-        return pictures.photograph(image, self.normalize["mean"], self.normalize["std"])
+        return read_batches(paths, self.transform, size)
 
     def class_name(self, number: int) -> str:
         return self.names.get(number, str(number))
@@ -77,11 +72,21 @@ def visualize(options: argparse.Namespace) -> Iterator[str]:
     Raises:
         ConfigError, DataError, ValueError, OSError: naming what is wrong.
     """
+    _refuse_options_of_others(options)
     config = load(options, "visualize")
     looker = Looker(config)
     os.makedirs(options.output, exist_ok=True)
     draw = {"maps": _maps, "excitation": _excitation, "cam": _cam}[options.what]
     yield from draw(looker, config, options)
+
+
+_OWN = {"point": "maps", "classes": "excitation", "class_id": "cam", "beside": "cam"}
+
+
+def _refuse_options_of_others(options: argparse.Namespace) -> None:
+    for name, what in _OWN.items():
+        if getattr(options, name) is not None and options.what != what:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to {what}, not to {options.what}")
 
 
 def attention_log(engine: Engine) -> AttentionLog:
@@ -94,42 +99,53 @@ def attention_log(engine: Engine) -> AttentionLog:
     if not engine.settings.get("use_visualdl"):
         raise ConfigError("Global.log_attention: needs Global.use_visualdl: True")
     if engine.eval_loader is None:
-        raise ConfigError("Global.log_attention: needs DataLoader.Eval, whose first images are shown")
+        raise ConfigError(
+            "Global.log_attention: needs DataLoader.Eval, whose first images are shown, and no eval_during_train: False"
+        )
     if not attention_layers(engine.network):
         raise ConfigError("Global.log_attention: the network has no attention that can show maps")
     dataset = engine.eval_loader.dataset
     images = np.stack([dataset.read(i)[0] for i in range(min(number, len(dataset)))])
-    section = engine.config["DataLoader"]["Eval"]["dataset"]["transform_ops"]
-    settings = _normalization(section)
-    return AttentionLog(images, settings["mean"], settings["std"])
+    photo = photographer(engine.config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+    return AttentionLog(images, [photo(image) for image in images])
 
 
-def _normalization(transforms: list[Any]) -> dict[str, Any]:
-    """``mean`` and ``std`` of a list of operators."""
-    found = [
-        item["NormalizeImage"] or {}
-        for item in transforms
-        if isinstance(item, dict) and "NormalizeImage" in item
-    ]
-    return {key: (found[-1].get(key) if found else None) or usual for key, usual in _NORMALIZE.items()}
-
-
-def _images(looker: Looker, options: argparse.Namespace) -> list[str]:
-    """The images that are asked for: one, those of a folder, or those that a list names."""
+def _images(looker: Looker, options: argparse.Namespace) -> dict[str, str]:
+    """The images that are asked for, one, those of a folder, or those that a list names, to the pictures of them."""
     path = options.images or looker.section.get("infer_imgs")
     if not path:
         raise ConfigError("Infer.infer_imgs: missing; give an image, a folder or a list, or --images")
     if path.endswith(".txt"):
-        return [name for name, _ in _listed(path, options.image_root)][: options.limit]
-    return list_images(path)[: options.limit]
+        images = [name for name, _ in _listed(path, options.image_root)]
+    else:
+        images = list_images(path)
+    return _targets(list(dict.fromkeys(images))[: options.limit], options)
 
 
-def _listed(path: str, root: str | None) -> list[tuple[str, int | None]]:
+def _targets(images: list[str], options: argparse.Namespace) -> dict[str, str]:
+    """Where the picture of every image goes: named by its path from the folder above all, with its ending if need be."""
+    folders = [os.path.dirname(os.path.abspath(image)) for image in images]
+    above = os.path.dirname(os.path.commonpath(folders))
+    names = {image: os.path.relpath(os.path.abspath(image), above).replace(os.sep, "_") for image in images}
+    stems = [os.path.splitext(name)[0] for name in names.values()]
+    found: dict[str, str] = {}
+    for image, name in names.items():
+        stem = os.path.splitext(name)[0]
+        stem = name if stems.count(stem) > 1 else stem
+        while stem in found.values():  # a_b/c.png and a/b_c.png
+            stem += "_"
+        found[image] = stem
+    return {
+        image: os.path.join(options.output, f"{options.what}_{stem}.png") for image, stem in found.items()
+    }
+
+
+def _listed(path: str, root: str | None, delimiter: str = " ") -> list[tuple[str, int | None]]:
     """``(image, label)`` of a list file; the label is None where a line has none."""
     found: list[tuple[str, int | None]] = []
     root = os.path.dirname(path) if root is None else root
     for _, line in read_lines(path):
-        name, _, label = line.rpartition(" ")
+        name, _, label = line.rpartition(delimiter)
         if name and label.strip().isdecimal():
             found.append((os.path.join(root, name), int(label)))
         else:
@@ -139,33 +155,29 @@ def _listed(path: str, root: str | None) -> list[tuple[str, int | None]]:
     return found
 
 
-def _target(options: argparse.Namespace, kind: str, image: str) -> str:
-    """Where the picture of an image goes: named like it, and like its folder where others have its name."""
-    stem = os.path.splitext(os.path.basename(image))[0]
-    folder = os.path.basename(os.path.dirname(os.path.abspath(image)))
-    return os.path.join(options.output, f"{kind}_{folder}_{stem}.png")
-
-
 def _maps(looker: Looker, config: Config, options: argparse.Namespace) -> Iterator[str]:
-    for paths, images in looker.batches(_images(looker, options)):
+    targets = _images(looker, options)
+    for paths, images in looker.batches(list(targets), 1):  # the maps of one image can be large
         maps = record_maps(looker.network, images, options.layer, features=True)
         for number, path in enumerate(paths):
             rows = list(
                 pictures.map_rows(
-                    looker.photo(images[number]), maps, number, (options.point[0], options.point[1])
+                    looker.photo(images[number]), maps, number, tuple(options.point or (0.5, 0.5))
                 )
             )
             figure = pictures.draw_rows(rows, f"{looker.name}: {os.path.basename(path)}")
-            yield pictures.save(figure, _target(options, "maps", path))
+            yield pictures.save(figure, targets[path])
 
 
 def _excitation(looker: Looker, config: Config, options: argparse.Namespace) -> Iterator[str]:
     chosen = _by_class(config, options)
-    paths = [path for path, _ in chosen]
-    labels = dict(chosen)
-    batches = ((images, [labels[name] for name in names]) for names, images in looker.batches(paths))
+    labels = iter([label for _, label in chosen])
+    batches = (
+        (images, [next(labels) for _ in paths])
+        for paths, images in looker.batches([path for path, _ in chosen])
+    )
     found = record_excitation(looker.network, batches, options.layer)
-    names = {label: looker.class_name(label) for label in labels.values()}
+    names = {label: looker.class_name(label) for _, label in chosen}
     table = os.path.join(options.output, "excitation.csv")
     write_atomically(table, lambda file: file.write(excitation_csv(found, names).encode()))
     for excitation in found:
@@ -191,12 +203,13 @@ def _by_class(config: Config, options: argparse.Namespace) -> list[tuple[str, in
         raise ConfigError(
             "DataLoader.Eval.dataset.cls_label_path: missing; give a list of images and labels, or --images"
         )
-    if os.path.isdir(path):
-        raise ValueError(f"--images {path}: excitation needs a list file of lines 'path label', not a folder")
+    if os.path.isdir(path) or path.lower().endswith((".jpg", ".jpeg", ".png", ".bmp")):
+        raise ValueError(f"--images {path}: excitation needs a list file of lines 'path label'")
     root = options.image_root if options.images else dataset.get("image_root")
+    delimiter = " " if options.images else dataset.get("delimiter") or " "
     counts: dict[int, int] = {}
     chosen: list[tuple[str, int]] = []
-    for name, label in _listed(path, root):
+    for name, label in _listed(path, root, delimiter):
         if label is None:
             raise ValueError(f"{path}: {name} has no label; excitation needs lines 'path label'")
         if (not options.classes or label in options.classes) and counts.get(label, 0) < options.limit:
@@ -204,7 +217,7 @@ def _by_class(config: Config, options: argparse.Namespace) -> list[tuple[str, in
             chosen.append((name, label))
     missing = sorted(set(options.classes or ()) - set(counts))
     if missing or not chosen:
-        raise ValueError(f"{path} has no image of class {', '.join(map(str, missing))}")
+        raise ValueError(f"--classes: {path} has no image of class {', '.join(map(str, missing))}")
     return chosen
 
 
@@ -214,18 +227,16 @@ def _cam(looker: Looker, config: Config, options: argparse.Namespace) -> Iterato
         other = argparse.Namespace(**vars(options))
         other.config, other.override = path, [f"Global.pretrained_model={weights}"]
         lookers.append(Looker(load(other, "visualize")))
-    paths = _images(looker, options)
-    streams = [one.batches(paths) for one in lookers]
+    targets = _images(looker, options)
+    streams = [one.batches(list(targets)) for one in lookers]
     for parts in zip(*streams, strict=True):
         names = parts[0][0]
         for number, path in enumerate(names):
             rows = [
-                (one.name, _cam_panels(one, images[number], options))
+                (f"{one.name}: {one.weights}", _cam_panels(one, images[number], options))
                 for one, (_, images) in zip(lookers, parts, strict=True)
             ]
-            yield pictures.save(
-                pictures.draw_rows(rows, os.path.basename(path)), _target(options, "cam", path)
-            )
+            yield pictures.save(pictures.draw_rows(rows, os.path.basename(path)), targets[path])
 
 
 def _cam_panels(looker: Looker, image: np.ndarray, options: argparse.Namespace) -> list[pictures.Panel]:
@@ -233,7 +244,17 @@ def _cam_panels(looker: Looker, image: np.ndarray, options: argparse.Namespace) 
     panels: list[pictures.Panel] = []
     wanted = None if options.class_id is None else [options.class_id]
     for method in METHODS:
-        maps, logits = class_activation(looker.network, image[None], wanted, options.layer, method)
+        try:
+            maps, logits = class_activation(looker.network, image[None], wanted, options.layer, method)
+        except ValueError as error:
+            option = (
+                "--class-id: "
+                if "classes must be" in str(error)
+                else "--layer: "
+                if "layer" in str(error)
+                else ""
+            )
+            raise ValueError(f"{option}{error}") from error
         number = int(logits[0].argmax()) if wanted is None else wanted[0]
         probability = float(
             np.exp(logits[0, number] - logits[0].max()) / np.exp(logits[0] - logits[0].max()).sum()

@@ -146,13 +146,13 @@ class Training:
                 if isinstance(error, StopEvaluation):
                     self._interrupt()
                 raise
-        if engine.on_epoch is not None and self.writer is not None:
-            engine.on_epoch(self.writer, engine.average or engine.network, epoch)
         info = {"metric": accuracy, "epoch": epoch}
         interval = engine.settings.get("save_interval", 1)
         if interval is None or (interval > 0 and epoch % interval == 0):
             self.state.save(f"epoch_{epoch}", info)
         self.state.save(LATEST, info)
+        if engine.on_epoch is not None and self.writer is not None:  # what it may raise loses nothing
+            engine.on_epoch(self.writer, engine.average or engine.network, epoch)
         self.meters.mode = "train"
         if self.should_stop() and epoch < epochs:
             self._interrupt()

@@ -26,6 +26,11 @@ MAP_KINDS = {
     "grid": "[N, H, W, 2]: where each position is sampled, x and y from -1 to 1",
 }
 
+
+class NoMapError(ValueError):
+    """With its arguments a layer weighs nothing, and so has no map to show."""
+
+
 # Of every naming scheme: our prefix, and theirs; or theirs and what turns one of theirs into ours.
 TorchKeys = dict[str, dict[str, Any]]
 

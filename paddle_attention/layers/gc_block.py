@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..registry import register_attention
-from ._base import AttentionLayer
+from ._base import AttentionLayer, NoMapError
 from ._checks import check_choice, check_positive, check_positive_int
 from ._init import conv
 from ._ops import count_positions, full_precision, unflatten_like, widen
@@ -143,7 +143,7 @@ class GCBlock(AttentionLayer):
     def attention_maps(self, x: Tensor) -> Tensor:
         """Weights of the positions in the context, ``[N, 1, H, W]``; they sum to 1."""
         if self.conv_mask is None:
-            raise self.error("pooling_type='avg' weighs all positions alike; there is no map")
+            raise NoMapError("GCBlock: pooling_type='avg' weighs all positions alike; there is no map")
         return position_weights(self.conv_mask(x))
 
     def forward(self, x: Tensor) -> Tensor:

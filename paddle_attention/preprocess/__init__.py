@@ -1,6 +1,6 @@
 """Images to arrays and probabilities to classes, in training and in prediction alike."""
 
-from .build import OPERATORS, build_transforms
+from .build import OPERATORS, build_transforms, photographer
 from .classification import Classification
 from .decode import MAX_PIXELS, check_image
 from .images import list_images, read_batches
@@ -17,5 +17,6 @@ __all__ = [
     "build_transforms",
     "check_image",
     "list_images",
+    "photographer",
     "read_batches",
 ]

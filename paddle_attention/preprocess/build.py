@@ -41,6 +41,12 @@ OPERATORS = {
 }
 
 
+def photographer(items: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """What makes a photograph, ``[H, W, 3]`` from 0 to 1, of what a YAML list of operators has made of one."""
+    found = [item["NormalizeImage"] for item in items if isinstance(item, dict) and "NormalizeImage" in item]
+    return NormalizeImage(**(found[-1] if found and found[-1] else {})).photograph
+
+
 def build_transforms(items: Any, path: str, max_pixels: int | None = None) -> Callable[..., Any]:
     """One function of an image from a YAML list of operators.
 

@@ -265,6 +265,11 @@ class NormalizeImage:
             )
         return ((image.astype("float32") * self.scale - self.mean) / self.std).astype(self.dtype)
 
+    def photograph(self, image: np.ndarray) -> np.ndarray:
+        """``[3, H, W]`` as this operator and what follows it made it, back to ``[H, W, 3]`` from 0 to 1."""
+        mean, std = self.mean.reshape(3, 1, 1), self.std.reshape(3, 1, 1)
+        return np.clip((image * std + mean) / (255 * self.scale), 0, 1).transpose(1, 2, 0)
+
 
 class ToCHWImage:
     """HWC to CHW."""

@@ -14,9 +14,12 @@ def write_subset(data, images, target):
     by_class = defaultdict(list)
     for line in sorted(lines):
         by_class[line.rpartition(" ")[2]].append(line)
-    share = images // len(by_class)
+    share = images // max(len(by_class), 1)
     if any(len(members) < share for members in by_class.values()):
-        raise ValueError(f"{data} has fewer than {share} training images in some class")
+        least = min(map(len, by_class.values()))
+        raise ValueError(f"{data}: --images {images} is too many: one class has only {least}")
+    if share < 1:
+        raise ValueError(f"{data}: --images {images} is less than one of each of {len(by_class)} classes")
     chosen = [line for key in sorted(by_class) for line in random.Random(0).sample(by_class[key], share)]
     target.write_text("".join(f"{line}\n" for line in chosen), encoding="utf-8")
     return target

@@ -42,7 +42,7 @@ def rows(results, facts):
                 said,
                 f"{fact['params'] / 1e6:.4f}",
                 f"{fact['macs'] / 1e6:.2f}",
-                f"{fact['seconds'] / facts['baseline']['seconds']:.2f}",
+                f"{fact['seconds'] / facts['baseline']['seconds']:.2f}" if "baseline" in facts else "",
             )
         )
     return found

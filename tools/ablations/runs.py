@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,12 +10,38 @@ from pathlib import Path
 
 from paddle_attention.files import write_atomically
 
+from .networks import NETWORKS
 from .recipe import config, write_subset
+
+PLAN = ("data", "networks", "seeds", "images", "epochs", "size", "facts")
+RECIPE = ("images", "epochs", "size")  # two results with others are not compared
 
 
 def read(path):
     """The JSON in ``path``; None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+
+
+def read_plan(folder):
+    """The plan of a folder, whole; raises ValueError naming what is wrong."""
+    path = folder / "plan.json"
+    plan = read(path)
+    if plan is None:
+        raise ValueError(f"{folder} has no plan.json; make one with --plan --hours H")
+    missing = [key for key in PLAN if not isinstance(plan, dict) or key not in plan]
+    if missing:
+        raise ValueError(f"{path} has no {missing[0]!r}; make it again with --plan and another --output")
+    for name in plan["networks"]:
+        if name not in NETWORKS or name not in plan["facts"]:
+            raise ValueError(
+                f"{path}: networks: {name!r} is not known or not measured (known: {', '.join(NETWORKS)})"
+            )
+    return plan
 
 
 def write(path, value):
@@ -37,9 +64,7 @@ def train(folder, name, seed):
     from paddle_attention.config import Config
     from paddle_attention.engine import Engine
 
-    from .networks import NETWORKS
-
-    plan, output = read(folder / "plan.json"), folder / "work" / f"{name}-{seed}"
+    plan, output = read_plan(folder), folder / "work" / f"{name}-{seed}"
     output.mkdir(parents=True, exist_ok=True)
     subset = write_subset(plan["data"], plan["images"], output / "train_list.txt")
     ppcls.register()
@@ -65,7 +90,8 @@ def train(folder, name, seed):
 
 def run_all(folder, jobs, script):
     """Run all that is not done, ``jobs`` at a time, each with one thread; returns how many failed."""
-    plan = read(folder / "plan.json")
+    plan = read_plan(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are ended, too
     waiting = [job for job in order(plan) if not result_path(folder, *job).is_file()]
     running, failed = {}, 0
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -100,9 +126,13 @@ def run_all(folder, jobs, script):
 
 
 def results(folder):
-    """All results so far, by network."""
-    found = {}
+    """``(results of the plan's recipe, by network and seed; the files of other results)``."""
+    plan, found, others = read_plan(folder), {}, []
     for path in sorted(Path(folder, "runs").glob("*.json")):
         result = read(path)
-        found.setdefault(result["network"], {})[result["seed"]] = result
-    return found
+        same = all(result.get(key) == plan[key] for key in RECIPE)
+        if same and (result["network"], result["seed"]) in order(plan):
+            found.setdefault(result["network"], {})[result["seed"]] = result
+        else:
+            others.append(path.name)
+    return found, others
