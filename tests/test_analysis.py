@@ -435,6 +435,12 @@ def test_work_by_layer_is_where_it_is_done():
 # --- the command -----------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _installed_paddleclas(monkeypatch):
+    """Commands run in this process, where another PaddleClas may have been imported already."""
+    monkeypatch.delenv("PADDLECLAS_HOME", raising=False)
+
+
 @pytest.fixture(scope="module")
 def project(workspace, tmp_path_factory):
     """A YAML on the digits, and weights for it."""
