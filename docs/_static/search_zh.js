@@ -32,3 +32,19 @@ function words(text, terms) {
   }
   return found.length ? found : [unknown];
 }
+
+/* Pages whose title holds the whole query come first; the rest are Sphinx' own numbers. */
+var Scorer = {
+  score: ([, title, , , score]) => {
+    const query = (new URLSearchParams(window.location.search).get("q") || "").trim().toLowerCase();
+    return score + (query && title.toLowerCase().includes(query) ? 50 : 0);
+  },
+  objNameMatch: 11,
+  objPartialMatch: 6,
+  objPrio: { 0: 15, 1: 5, 2: -5 },
+  objPrioDefault: 0,
+  title: 15,
+  partialTitle: 7,
+  term: 5,
+  partialTerm: 2,
+};
