@@ -125,8 +125,12 @@ def main():
     parser.add_argument("--output", type=Path, default=ROOT / "docs/pictures")
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
+    known = [entry.name for entry in list_attentions()]
+    if unknown := sorted(set(options.names) - set(known)):
+        parser.error(f"unknown mechanism {unknown[0]!r} (known: {', '.join(known)})")
     options.output.mkdir(parents=True, exist_ok=True)
-    chosen = random.Random(0).sample(lists(options.data, "train_list.txt"), 4000)
+    chosen = lists(options.data, "train_list.txt")
+    chosen = random.Random(0).sample(chosen, min(4000, len(chosen)))
     images, labels = read([path for path, _ in chosen]), np.array([label for _, label in chosen])
     test = lists(options.data, "test_list.txt")
     photographs = read([next(p for p, _ in test if p.parent.name == name) for name in PHOTOGRAPHS])

@@ -217,12 +217,17 @@ class Faithfulness:
     @property
     def deletion_area(self) -> float:
         """The area under the deletion curve; less is better."""
-        return float(np.trapz(self.deletion, self.fraction))
+        return _area(self.deletion, self.fraction)
 
     @property
     def insertion_area(self) -> float:
         """The area under the insertion curve; more is better."""
-        return float(np.trapz(self.insertion, self.fraction))
+        return _area(self.insertion, self.fraction)
+
+
+def _area(values: np.ndarray, places: np.ndarray) -> float:
+    """By the trapezoidal rule."""
+    return float(((values[1:] + values[:-1]) / 2 * np.diff(places)).sum())
 
 
 @paddle.no_grad()

@@ -35,8 +35,9 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float | None]:
     Raises:
         ValueError: if there is none, or one is not finite.
     """
+    differences = [float(value) for value in differences]
     if not differences or not all(map(math.isfinite, differences)):
-        raise ValueError(f"needs finite differences, but got {list(differences)}")
+        raise ValueError(f"needs finite differences, but got {differences}")
     mean, n = statistics.fmean(differences), len(differences)
     if n == 1:
         return mean, None

@@ -75,12 +75,15 @@ def record_excitation(
         list of :class:`Excitation`, in the order in which the gates are applied.
 
     Raises:
-        ValueError: if there is no image, or no attention layer that weighs channels.
+        ValueError: if there is no image, another number of labels, or no attention layer that weighs channels.
     """
     values: dict[str, list[np.ndarray]] = {}
     labels: list[int] = []
     for images, own in batches:
-        labels += [int(label) for label in own]
+        own = [int(label) for label in own]
+        if len(own) != len(images):
+            raise ValueError(f"a batch has {len(images)} images and {len(own)} labels")
+        labels += own
         for found in record_maps(network, images, only):
             count = found.values.shape[0]
             rows = [found.channel_weights(i) for i in range(count)]
