@@ -67,11 +67,11 @@ def new_figure(width: float, height: float) -> Figure:
 def draw_rows(rows: Sequence[tuple[str, Sequence[Panel]]], title: str = "") -> Figure:
     """A figure of rows of panels, each row with a heading."""
     columns, lines = max((len(panels) for _, panels in rows), default=1), max(len(rows), 1)
-    width, height = (_PANEL + 0.5) * columns + 0.2, (_PANEL + 0.6) * lines + 0.4
+    width, height = (_PANEL + 0.5) * columns + 0.2, (_PANEL + 0.7) * lines + 0.4
     figure = new_figure(width, height)
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, parse_math=False)
     for line, (heading, panels) in enumerate(rows):
-        top = height - 0.4 - line * (_PANEL + 0.6)  # in inches from below, as all here
+        top = height - 0.4 - line * (_PANEL + 0.7)  # in inches from below, as all here
         figure.text(0.1 / width, (top - 0.05) / height, heading, fontsize=9, va="top", parse_math=False)
         for column, panel in enumerate(panels):
             left, bottom = 0.3 + column * (_PANEL + 0.5), top - 0.45 - (_PANEL - 0.15)
