@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# One thread in each of several test processes, two in one.
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 
@@ -23,7 +22,8 @@ class Workspace:
     def __init__(self, path):
         self.path = path
         self.environment = {
-            **{k: v for k, v in os.environ.items() if k != "PADDLECLAS_HOME"},
+            # Neither another PaddleClas nor streams without buffers, which hide what is lost at the end.
+            **{k: v for k, v in os.environ.items() if k not in ("PADDLECLAS_HOME", "PYTHONUNBUFFERED")},
             "PYTHONPATH": str(ROOT),
         }
 

@@ -11,4 +11,4 @@ case ${PADDLE:-3.3.1} in
     2.6.2) source tools/setup_venv.sh .venv-test-2.6 cpu26,ppcls,test ;;
     *) echo "PADDLE=$PADDLE: choose 3.3.1 or 2.6.2" >&2; exit 2 ;;
 esac
-python -m pytest -m "not slow" -n 2 --dist loadfile "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -m "not slow" -n 2 --dist loadfile "$@"

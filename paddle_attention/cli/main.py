@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..interrupt import Interrupted
 from .parser import build_parser
-from .streams import lost_lines_are_errors, outlive_readers, steady_streams
+from .streams import flush_or_drop, lost_lines_are_errors, outlive_readers, steady_streams
 
 if TYPE_CHECKING:
     from ..config.reading import Config
@@ -28,7 +28,11 @@ def main(command: str | None = None, arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     with steady_streams():
-        return _run(command, arguments)
+        status = _run(command, arguments)
+    lost = flush_or_drop()
+    if lost is None or status or (command or arguments[0]) == "train":  # its log is a file as well
+        return status
+    return 128 + 13 if isinstance(lost, BrokenPipeError) else _say(f"error: {lost}", 2)
 
 
 def _run(command: str | None, arguments: list[str]) -> int:

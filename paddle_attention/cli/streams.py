@@ -59,6 +59,24 @@ def steady_streams() -> Iterator[None]:
             logging.Handler.handleError = handle  # type: ignore[method-assign]
 
 
+def flush_or_drop() -> OSError | ValueError | None:
+    """Write what is buffered. What cannot be written is dropped, or the interpreter would fail on it at its end.
+
+    Returns:
+        the error, if something was dropped.
+    """
+    lost: OSError | ValueError | None = None
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:
+            lost = lost or error
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), stream.fileno())
+                stream.flush()
+    return lost
+
+
 def outlive_readers() -> None:
     """From here to the end of :func:`steady_streams`, output that nobody takes is dropped, and never an error."""
     sys.stdout, sys.stderr = _Lossy(sys.stdout), _Lossy(sys.stderr)
