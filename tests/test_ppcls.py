@@ -457,3 +457,12 @@ def test_run(workspace, checkout):
     done = workspace.run("-m", "paddle_attention", "run", "tools/none.py", check=False)
     assert done.returncode == 2
     assert "no script 'tools/none.py'" in done.stdout
+
+
+def test_paddleclas_can_be_imported_afterwards(workspace):
+    """Its folder is on the path for ppcls' sake, and in it lies a paddleclas.py."""
+    pytest.importorskip("paddleclas", reason="the extra 'ppcls' is not installed")
+    code = (
+        "from paddle_attention import ppcls; ppcls.register(); import paddleclas; print(paddleclas.__path__)"
+    )
+    assert "paddleclas" in workspace.run("-c", code).stdout.splitlines()[-1]

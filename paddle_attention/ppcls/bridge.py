@@ -56,7 +56,8 @@ def find_paddleclas(source_tree: str | None = None) -> str:
                 "PaddleClas was not found; run pip install paddleclas, or give a source tree with "
                 "--paddleclas DIR or PADDLECLAS_HOME"
             )
-        _put_first(next(iter(package.submodule_search_locations)))
+        # At the end as well: the package holds a paddleclas.py of its own, which must not hide it.
+        sys.path.append(next(iter(package.submodule_search_locations)))
     spec = importlib.util.find_spec("ppcls")
     guard_folder(next(iter(spec.submodule_search_locations)))  # type: ignore[union-attr,arg-type]
     found = os.path.dirname(next(iter(importlib.import_module("ppcls").__path__)))
