@@ -134,10 +134,8 @@ def cost_table():
     """Added parameters and multiply-adds of the usual choices, beside their latency."""
     from paddle.vision.models import resnet50
 
-    data, rows = (
-        measured()["mechanisms"],
-        ["| 机制 | 放在 | 参数量 +% | 乘加 +% | 部署延迟 | 从恒等开始 |", "|---|---|---|---|---|---|"],
-    )
+    data = measured()["mechanisms"]
+    rows = ["| 机制 | 放在 | 参数量 +% | 乘加 +% | 部署延迟 | 从恒等开始 |", "|---|---|---|---|---|---|"]
     bare = count_complexity(resnet50())
     for name, where in CHOICES.items():
         network = resnet50()

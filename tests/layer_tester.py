@@ -14,7 +14,7 @@ import yaml
 
 from paddle_attention import build_attention, get_attention, insert_attention
 from paddle_attention.deploy import InferencePredictor
-from paddle_attention.layers import MAP_KINDS
+from paddle_attention.layers import map_axes
 
 
 @dataclass
@@ -322,8 +322,7 @@ class LayerTester:
                 for one, other in zip(maps, expected, strict=True):
                     check(one, other, kind)
             else:
-                axes = MAP_KINDS[kind].partition("]")[0].count(",") + 1
-                assert len(maps.shape) == axes, f"{type(layer).__name__}.MAPS says {kind!r}"
+                assert len(maps.shape) == map_axes(kind), f"{type(layer).__name__}.MAPS says {kind!r}"
                 assert list(maps.shape) == [int(sizes.get(s, s)) for s in expected.split()]
                 assert np.isfinite(maps.numpy()).all()
 

@@ -20,8 +20,10 @@ from paddle_attention.analysis.attention_maps import grid_size
 from paddle_attention.checkpoint import save_weights
 from paddle_attention.cli import main as cli
 from paddle_attention.networks import BACKBONES
+from paddle_attention.preprocess import build_transforms, photographer
 
 IMAGES = np.random.RandomState(0).standard_normal([2, 3, 24, 32]).astype("float32")
+PHOTOGRAPH = photographer([{"NormalizeImage": {"mean": [0.0] * 3, "std": [1.0] * 3}}])
 INSERTED = [
     ("SE", "residual", {"gate"}),
     ("CBAM", "residual", {"gate"}),
@@ -73,7 +75,7 @@ def test_maps_of_inserted_attention(name, at, kinds):
     assert [layer.training for layer in model.sublayers()] == modes
     assert all(np.array_equal(v.numpy(), state[k]) for k, v in model.state_dict().items())
     assert not any(layer._forward_post_hooks for layer in analysis.attention_layers(model).values())
-    photo = pictures.photograph(IMAGES[1], [0, 0, 0], [1, 1, 1])
+    photo = PHOTOGRAPH(IMAGES[1])
     rows = list(pictures.map_rows(photo, maps, 1, (0.25, 0.75)))
     assert len(rows) == 1 + len(maps)
     assert all(panels for _, panels in rows)
@@ -215,7 +217,7 @@ def test_before_is_before_a_change_in_place():
 
 def test_tokens_are_not_drawn_on_the_photograph():
     tokens = paddle.randn([1, 16, 10, 1])
-    photo = pictures.photograph(IMAGES[0], [0] * 3, [1] * 3)
+    photo = PHOTOGRAPH(IMAGES[0])
     for layer in (pa.PAM(16), pa.ECA(16)):
         found = analysis.record_maps(layer, tokens, features=True)
         assert found[0].of_tokens
@@ -601,8 +603,6 @@ def test_pictures_do_not_overwrite_each_other(tmp_path):
 
 @pytest.mark.parametrize("scale", [1 / 255, 1.0])
 def test_photographs_are_what_was_read(scale):
-    from paddle_attention.preprocess import build_transforms, photographer
-
     many = 255 * scale
     normalize = {"scale": scale, "mean": [0.4 * many] * 3, "std": [0.2 * many] * 3, "order": ""}
     items = [{"NormalizeImage": normalize}, {"ToCHWImage": None}]
@@ -646,7 +646,7 @@ class Writer:
 @pytest.mark.parametrize("graph_fails", [False, True])
 def test_attention_log(cbam, graph_fails, log_lines):
     log, writer = (
-        AttentionLog(IMAGES, [pictures.photograph(i, [0] * 3, [1] * 3) for i in IMAGES]),
+        AttentionLog(IMAGES, [PHOTOGRAPH(i) for i in IMAGES]),
         Writer(graph_fails),
     )
     for epoch in (1, 2):

@@ -143,8 +143,8 @@ def _in_the_background(folder, jobs):
     print(f"running as process {child.pid}; its log is {log}; see it with --status")
 
 
-def _show(folder, document):
-    plan, (found, others) = runs.read_plan(folder), runs.results(folder)
+def _show(folder, plan, document):
+    found, others = runs.results(folder, plan)
     done = sum(len(of_one) for of_one in found.values())
     table = markdown_table(report.HEADER, report.rows(found, plan["facts"]))
     print(f"{done} of {len(runs.order(plan))} runs are done\n\n{table}")
@@ -174,7 +174,7 @@ def main():
         facts = planning.measure(plan["networks"], plan["size"])
         runs.write(folder / "plan.json", {**plan, "facts": facts})
     elif options.status or options.write:
-        _show(folder, options.write)
+        _show(folder, plan, options.write)
     else:
         began = time.time()
         with FolderLock(str(folder), "ablation"):

@@ -21,12 +21,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")  # before Paddle is imported
 import numpy as np
 import paddle
 from ablations.recipe import CLASSES, MEAN, STD
-from PIL import Image
 
 from paddle_attention import insert_attention, list_attentions
 from paddle_attention.analysis import pictures, record_maps
 from paddle_attention.checkpoint import load_checkpoint, own_parts
 from paddle_attention.networks import BACKBONES
+from paddle_attention.preprocess import build_transforms, photographer
 
 ARGUMENTS = {
     "SKConv": {"groups": [1, 1]},
@@ -34,18 +34,20 @@ ARGUMENTS = {
     "ShuffleAttention": {"groups": 8},
     "SGE": {"groups": 8},
     "FcaLayer": {"reduction": 4},
-    "SpatialTransformer": {},
-    "RCCA": {},
 }
 WIDE = {"RCCA", "DAModule"}  # they need more channels than the first stages have
 REDUCTION = 4  # of 16 channels, 16 would leave one hidden channel
 PHOTOGRAPHS = ("horse", "ship", "airplane")
 
 
+NORMALIZE = {"NormalizeImage": {"mean": MEAN, "std": STD, "order": ""}}
+TRANSFORMS = [{"DecodeImage": {"to_rgb": True}}, NORMALIZE, "ToCHWImage"]
+
+
 def read(paths):
     """``[n, 3, 32, 32]``, as the network takes them."""
-    found = np.stack([np.asarray(Image.open(path).convert("RGB"), "float32") / 255 for path in paths])
-    return ((found - MEAN) / STD).transpose(0, 3, 1, 2).astype("float32")
+    transform = build_transforms(TRANSFORMS, "TRANSFORMS")
+    return np.stack([transform(path.read_bytes()) for path in paths])
 
 
 def lists(data, name):
@@ -99,15 +101,12 @@ def train(network, images, labels, steps, batch=64):
 
 
 def draw(network, photographs, target):
-    """The maps of the last two layers that have one, on each photograph."""
+    """The maps of the last layer that has one, on each photograph."""
     maps = record_maps(network, photographs, features=True)
-    layers = list(dict.fromkeys(m.layer for m in maps))[-2:]
-    maps = [m for m in maps if m.layer == layers[-1] and min(m.size) > 1] or maps
-    rows = []
-    for number in range(len(photographs)):
-        photo = pictures.photograph(photographs[number], MEAN, STD)
-        point = (0.5, 0.5)
-        own = list(pictures.map_rows(photo, maps[:2], number, point))
+    maps = [m for m in maps if m.layer == maps[-1].layer and min(m.size) > 1] or maps
+    photograph, rows = photographer(TRANSFORMS), []
+    for number, image in enumerate(photographs):
+        own = list(pictures.map_rows(photograph(image), maps[:2], number, (0.5, 0.5)))
         panels = [panel for _, part in own for panel in part if "weighs" not in panel.title]
         # The maps first, then what the layer does to the features.
         panels.sort(key=lambda panel: panel.title.startswith(("before", "after")))

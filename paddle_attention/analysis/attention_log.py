@@ -56,7 +56,7 @@ def _spatial(found: AttentionMap, image: int) -> np.ndarray | None:
     """One map ``[h, w]``: a gate's, or what the position in the middle attends to."""
     if found.of_tokens or found.of_a_part:
         return None
-    if found.kind in ("positions", "heads", "column", "row"):
+    if found.has_query:
         return found.source_map(image, (0.5, 0.5))
     maps = found.pixel_maps(image)
     return maps.mean(axis=0) if len(maps) and maps[0].size > 1 else None

@@ -13,7 +13,8 @@ import paddle
 from paddle import Tensor, nn
 
 from ..insertion import attention_prefixes
-from ..layers import MAP_KINDS, NoMapError
+from ..layers import MAP_KINDS, NoMapError, map_axes
+from ..trial import trial
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class AttentionMap:
     def of_a_part(self) -> bool:
         """Whether it is one of several maps of parts of the image, as those of a partition."""
         return len([word for word in self.name.split() if word.isdecimal()]) > 1
+
+    @property
+    def has_query(self) -> bool:
+        """Whether it tells what each position attends to, and so :meth:`source_map` shows one."""
+        return self.kind in ("positions", "heads", "column", "row")
 
     @property
     def title(self) -> str:
@@ -176,17 +182,11 @@ def record_maps(
         found.extend(dataclasses.replace(one, after=values) for one in maps)
 
     started: list[list[AttentionMap]] = []
-    modes = {layer: layer.training for layer in network.sublayers(include_self=True)}
-    handles = [layer.register_forward_pre_hook(before(name)) for name, layer in layers.items()]
-    handles += [layer.register_forward_post_hook(after) for layer in layers.values()]
-    try:
-        network.eval()
+    with trial(network) as handles:
+        for name, layer in layers.items():
+            handles.append(layer.register_forward_pre_hook(before(name)))
+            handles.append(layer.register_forward_post_hook(after))
         network(images if isinstance(images, Tensor) else paddle.to_tensor(images))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for layer, training in modes.items():
-            layer.training = training
     if not found:
         raise ValueError(f"{type(network).__name__}: none of its attention made a map: {', '.join(layers)}")
     return found
@@ -218,8 +218,7 @@ def _fits(kind: str, value: Any, size: tuple[int, int]) -> bool:
     """Whether a map can be of a kind, by its shape."""
     if kind not in MAP_KINDS or not isinstance(value, Tensor):
         return False
-    axes = MAP_KINDS[kind].partition("]")[0].count(",") + 1
-    if len(value.shape) != axes:
+    if len(value.shape) != map_axes(kind):
         return False
     return kind != "gate" or all(n in (1, whole) for n, whole in zip(value.shape[2:], size, strict=True))
 

@@ -10,8 +10,7 @@ Black-box Models", arXiv 1806.07421, section 4.2: deletion and insertion.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..naming import did_you_mean
+from ..trial import trial
 
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -47,17 +47,6 @@ METHODS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam++": _grad_cam_plus_plus,
     "mean": _mean,
 }
-
-
-@contextlib.contextmanager
-def _evaluating(network: nn.Layer) -> Iterator[None]:
-    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
-    network.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 def _first(output: Any) -> Any:
@@ -92,15 +81,9 @@ def last_feature_layer(network: nn.Layer, image: Tensor) -> str:
 
         return hook
 
-    handles = [
-        layer.register_forward_post_hook(note(name)) for name, layer in network.named_sublayers() if name
-    ]
-    try:
-        with _evaluating(network), paddle.no_grad():
-            network(image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with trial(network) as handles, paddle.no_grad():
+        handles += [layer.register_forward_post_hook(note(n)) for n, layer in network.named_sublayers() if n]
+        network(image)
     if not made or made[-1][0] < calls[0] / 2:
         found = f"; the last is {made[-1][1]!r}, near its beginning" if made else ""
         raise ValueError(
@@ -119,13 +102,10 @@ def _run(network: nn.Layer, images: Tensor, name: str) -> tuple[Tensor, Tensor]:
     def keep(_: nn.Layer, inputs: Any, output: Any) -> None:
         kept.append(_first(output))
 
-    handle = layers[name].register_forward_post_hook(keep)
-    try:
-        with _evaluating(network), paddle.enable_grad():
-            images.stop_gradient = False
-            logits = _first(network(images))
-    finally:
-        handle.remove()
+    with trial(network) as handles, paddle.enable_grad():
+        handles.append(layers[name].register_forward_post_hook(keep))
+        images.stop_gradient = False
+        logits = _first(network(images))
     if not isinstance(logits, Tensor) or len(logits.shape) != 2:
         raise ValueError(f"{type(network).__name__} returns no logits [N, classes]")
     if (
@@ -262,7 +242,7 @@ def faithfulness(
             mask[order[: round(part * cam.size)]] = True
             versions.append(np.where(mask.reshape(cam.shape), end, start))
     found = []
-    with _evaluating(network):
+    with trial(network):
         for i in range(0, len(versions), batch):
             logits = _first(network(paddle.to_tensor(np.stack(versions[i : i + batch]).astype("float32"))))
             found.append(F.softmax(logits, axis=1).numpy()[:, class_id])

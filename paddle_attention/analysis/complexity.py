@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from paddle import Tensor, _C_ops, nn
 from ..layers import AttentionLayer
 from ..trial import trial
 from . import counts
+from ._operators import replaced
 from .countings import COUNTINGS
 
 
@@ -102,8 +104,9 @@ def _shapes(value: Any) -> Any:
     return tuple(value.shape) if isinstance(value, paddle.Tensor) else value
 
 
-@contextlib.contextmanager
-def _counting(work: dict[str, dict[str, int]], running: list[tuple[str, bool]]) -> Iterator[None]:
+def _counting(
+    work: dict[str, dict[str, int]], running: list[tuple[str, bool]]
+) -> contextlib.AbstractContextManager[None]:
     """While in it, every operator of the table adds to ``work`` of the innermost of the layers that are ``running``.
 
     ``running`` holds their names, and whether they are attention.
@@ -131,20 +134,11 @@ def _counting(work: dict[str, dict[str, int]], running: list[tuple[str, bool]]) 
 
         return call
 
-    tensor: Any = paddle.Tensor
-    saved: list[tuple[Any, str, Any]] = []
-    operators: list[tuple[Any, str, str, Callable[..., int]]] = [
-        (_C_ops, name, *entry) for name, entry in _OPERATORS.items() if hasattr(_C_ops, name)
-    ]
-    operators += [(tensor, name, *entry) for name, entry in _METHODS.items()]
-    try:
-        for owner, name, kind, cost in operators:
-            saved.append((owner, name, getattr(owner, name)))
-            setattr(owner, name, counted(getattr(owner, name), kind, cost))
-        yield
-    finally:
-        for owner, name, function in reversed(saved):
-            setattr(owner, name, function)
+    entries = [((_C_ops, name), *entry) for name, entry in _OPERATORS.items() if hasattr(_C_ops, name)]
+    entries += [((paddle.Tensor, name), *entry) for name, entry in _METHODS.items()]
+    return replaced(
+        (operator, functools.partial(counted, kind=kind, cost=cost)) for operator, kind, cost in entries
+    )
 
 
 def work_by_layer(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 224)) -> dict[str, dict[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ import paddle
 from paddle import Tensor, _C_ops, nn
 
 from ..trial import trial
+from ._operators import replaced
 
 # Operators of Python's on tensors, which Paddle runs without its table of operators.
 _METHODS = {
@@ -131,8 +133,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-@contextlib.contextmanager
-def _recording(recorder: _Recorder) -> Iterator[None]:
+def _recording(recorder: _Recorder) -> contextlib.AbstractContextManager[None]:
     """While in it, every operator that runs outside of a layer of ``paddle.nn`` is a node."""
 
     def recorded(function: Callable[..., Any], kind: str) -> Callable[..., Any]:
@@ -149,18 +150,10 @@ def _recording(recorder: _Recorder) -> Iterator[None]:
 
         return call
 
-    tensor: Any = paddle.Tensor
     names = [name for name in dir(_C_ops) if not name.startswith("_") and callable(getattr(_C_ops, name))]
-    operators: list[tuple[Any, str, str]] = [(_C_ops, name, name.rstrip("_")) for name in names]
-    operators += [(tensor, name, kind) for name, kind in _METHODS.items() if hasattr(tensor, name)]
-    saved = [(owner, name, getattr(owner, name)) for owner, name, _ in operators]
-    try:
-        for owner, name, kind in operators:
-            setattr(owner, name, recorded(getattr(owner, name), kind))
-        yield
-    finally:
-        for owner, name, function in saved:
-            setattr(owner, name, function)
+    kinds = {(_C_ops, name): name.rstrip("_") for name in names}
+    kinds |= {(paddle.Tensor, name): kind for name, kind in _METHODS.items() if hasattr(paddle.Tensor, name)}
+    return replaced((operator, functools.partial(recorded, kind=kind)) for operator, kind in kinds.items())
 
 
 def _detail_of_layer(layer: nn.Layer) -> str:

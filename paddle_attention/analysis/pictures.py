@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 _MAP_COLOURS, _FEATURE_COLOURS = "viridis", "magma"
 _PANEL = 2.3  # inches
-_QUERIED = ("positions", "heads", "column", "row")  # kinds of maps with a query position
 _UNITS = 3  # of several maps of one layer, those that are most concentrated
-_CHANNELS = 3  # feature maps with the highest and with the lowest weight
 
 
 @dataclass(frozen=True)
@@ -31,14 +29,6 @@ class Panel:
 
     title: str
     draw: Callable[[Any], None]
-
-
-def photograph(
-    image: np.ndarray, mean: Sequence[float], std: Sequence[float], scale: float = 1 / 255
-) -> np.ndarray:
-    """``[3, H, W]`` as a network takes it, ``(pixel * scale - mean) / std``, back to ``[H, W, 3]`` from 0 to 1."""
-    restored = (image * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))) / (255 * scale)
-    return np.clip(restored, 0, 1).transpose(1, 2, 0)
 
 
 def save(figure: Figure, path: str, dpi: int = 110) -> str:
@@ -150,7 +140,7 @@ def map_rows(
     photo: np.ndarray, maps: Sequence[AttentionMap], image: int, point: tuple[float, float]
 ) -> Iterator[tuple[str, list[Panel]]]:
     """A row for each attention map of one image: the map as its kind asks for, then before and after."""
-    queried = any(found.kind in _QUERIED for found in maps)
+    queried = any(found.has_query for found in maps)
     yield "", [photo_panel(photo, "image, x: query" if queried else "image", point if queried else None)]
     shown = set()
     for found in maps:
@@ -169,9 +159,9 @@ def _weight_panels(
     if found.of_tokens:  # which have no place on the photograph that is known here
         yield from _token_panels(found, image, point)
         return
-    if found.kind in _QUERIED and found.of_a_part:
+    if found.has_query and found.of_a_part:
         yield feature_panel(found.source_map(image, point), "weights of a query, in a part")
-    elif found.kind in _QUERIED:
+    elif found.has_query:
         yield map_panel(photo, found.source_map(image, point), "weights of the query", point)
     elif found.kind == "channels":
         yield feature_panel(found.values[image], "weights, channel for channel")
@@ -189,7 +179,7 @@ def _weight_panels(
 
 def _token_panels(found: AttentionMap, image: int, point: tuple[float, float]) -> Iterator[Panel]:
     """Weights by token, and by channel."""
-    if found.kind in _QUERIED:
+    if found.has_query:
         yield bar_panel(found.source_map(image, (point[0], 0.0)).ravel(), "weights of one token", "token")
     for values in found.pixel_maps(image)[:_UNITS]:
         yield bar_panel(values.ravel(), "weights of the tokens", "token")

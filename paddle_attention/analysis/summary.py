@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def summarize(network: nn.Layer, input_shape: Sequence[int] = (3, 224, 224)) -> 
             continue
         own = [w for p, w in work.items() if path == "" or p == path or p.startswith(f"{path}.")]
         params = sum(int(p.size) for p in layer.parameters() if p.trainable)
-        cost = sum(macs({"conv": w.get("conv", 0), "matmul": w.get("matmul", 0)}) for w in own)
+        cost = sum(macs(Counter(w)) for w in own)
         parts.append(Part(path.rpartition(".")[2], path, type(layer).__name__, params, cost, is_attention))
     return parts
 

@@ -55,7 +55,6 @@ def _run(command: str | None, arguments: list[str]) -> int:
     except BrokenPipeError as error:
         if error.filename is not None:
             raise
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (whoever read it is gone)
         return 128 + 13  # as programs that SIGPIPE ends
     except (ValueError, OSError, ImportError, MemoryError) as error:
         if options.traceback:

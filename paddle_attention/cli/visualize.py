@@ -20,7 +20,14 @@ from ..analysis.excitation import excitation_csv, record_excitation
 from ..checkpoint import load_checkpoint
 from ..config import ConfigError, check_config, move_class_num
 from ..files import read_lines, write_atomically
-from ..preprocess import TopkPostProcess, build_transforms, list_images, photographer, read_batches
+from ..preprocess import (
+    IMAGE_ENDINGS,
+    TopkPostProcess,
+    build_transforms,
+    list_images,
+    photographer,
+    read_batches,
+)
 from .loading import load
 
 if TYPE_CHECKING:
@@ -203,7 +210,7 @@ def _by_class(config: Config, options: argparse.Namespace) -> list[tuple[str, in
         raise ConfigError(
             "DataLoader.Eval.dataset.cls_label_path: missing; give a list of images and labels, or --images"
         )
-    if os.path.isdir(path) or path.lower().endswith((".jpg", ".jpeg", ".png", ".bmp")):
+    if os.path.isdir(path) or path.lower().endswith(IMAGE_ENDINGS):
         raise ValueError(f"--images {path}: excitation needs a list file of lines 'path label'")
     root = options.image_root if options.images else dataset.get("image_root")
     delimiter = " " if options.images else dataset.get("delimiter") or " "
@@ -256,12 +263,10 @@ def _cam_panels(looker: Looker, image: np.ndarray, options: argparse.Namespace) 
             )
             raise ValueError(f"{option}{error}") from error
         number = int(logits[0].argmax()) if wanted is None else wanted[0]
-        probability = float(
-            np.exp(logits[0, number] - logits[0].max()) / np.exp(logits[0] - logits[0].max()).sum()
-        )
         shown = enlarge(maps, (image.shape[1], image.shape[2]))[0]
+        curves[method] = faithfulness(looker.network, image, shown, number)
         if not panels:
+            probability = curves[method].deletion[0]  # of the whole image
             panels.append(pictures.photo_panel(photo, f"{looker.class_name(number)} {probability:.3f}"))
         panels.append(pictures.map_panel(photo, shown, method))
-        curves[method] = faithfulness(looker.network, image, shown, number)
     return [*panels, pictures.faithfulness_panel(curves)]

@@ -6,9 +6,9 @@ A file's ``__all__`` names what it offers, and nothing else lists them.
 import importlib
 import pkgutil
 
-from ._base import MAP_KINDS, AttentionLayer, GateLayer, NoMapError
+from ._base import MAP_KINDS, AttentionLayer, GateLayer, NoMapError, map_axes
 
-__all__ = ["MAP_KINDS", "AttentionLayer", "GateLayer", "NoMapError"]
+__all__ = ["MAP_KINDS", "AttentionLayer", "GateLayer", "NoMapError", "map_axes"]
 
 for _file in pkgutil.iter_modules(__path__):
     if not _file.name.startswith("_"):

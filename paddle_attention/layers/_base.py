@@ -27,6 +27,11 @@ MAP_KINDS = {
 }
 
 
+def map_axes(kind: str) -> int:
+    """How many axes maps of a kind have."""
+    return MAP_KINDS[kind].partition("]")[0].count(",") + 1
+
+
 class NoMapError(ValueError):
     """With its arguments a layer weighs nothing, and so has no map to show."""
 

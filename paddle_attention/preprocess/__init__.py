@@ -3,12 +3,13 @@
 from .build import OPERATORS, build_transforms, photographer
 from .classification import Classification
 from .decode import MAX_PIXELS, check_image
-from .images import list_images, read_batches
+from .images import IMAGE_ENDINGS, list_images, read_batches
 from .mixing import BATCH_OPERATORS, build_batch_transforms
 from .postprocess import TopkPostProcess
 
 __all__ = [
     "BATCH_OPERATORS",
+    "IMAGE_ENDINGS",
     "MAX_PIXELS",
     "OPERATORS",
     "Classification",

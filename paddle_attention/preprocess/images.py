@@ -10,7 +10,8 @@ import numpy as np
 from ..config import ConfigError, DataError
 from ..files import read_regular_file
 
-_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
+#: How the names of image files end, in lower case.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def list_images(path: str) -> list[str]:
@@ -25,10 +26,10 @@ def list_images(path: str) -> list[str]:
         os.path.join(root, name)
         for root, _, names in os.walk(path)
         for name in names
-        if name.lower().endswith(_ENDINGS)
+        if name.lower().endswith(IMAGE_ENDINGS)
     ]
     if not found:
-        raise FileNotFoundError(f"{path!r} is not an image and holds none ({', '.join(_ENDINGS)})")
+        raise FileNotFoundError(f"{path!r} is not an image and holds none ({', '.join(IMAGE_ENDINGS)})")
     return sorted(found)
 
 

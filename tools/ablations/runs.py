@@ -125,13 +125,13 @@ def run_all(folder, jobs, script):
     return failed
 
 
-def results(folder):
+def results(folder, plan):
     """``(results of the plan's recipe, by network and seed; the files of other results)``."""
-    plan, found, others = read_plan(folder), {}, []
+    planned, found, others = set(order(plan)), {}, []
     for path in sorted(Path(folder, "runs").glob("*.json")):
         result = read(path)
         same = all(result.get(key) == plan[key] for key in RECIPE)
-        if same and (result["network"], result["seed"]) in order(plan):
+        if same and (result["network"], result["seed"]) in planned:
             found.setdefault(result["network"], {})[result["seed"]] = result
         else:
             others.append(path.name)
