@@ -21,15 +21,26 @@ _EXPORTS = {
     "get_attention": "registry",
     "list_attentions": "registry",
     "register_attention": "registry",
+    "attention_disabled": "insertion",
     "describe_blocks": "insertion",
     "insert_attention": "insertion",
+    "remove_attention": "insertion",
+    "save_attention": "insertion",
+    "watch_attention": "insertion",
     "list_networks": "networks",
     "load_torch_weights": "checkpoint",
 }
 
 if TYPE_CHECKING:  # for editors
     from .checkpoint import load_torch_weights
-    from .insertion import describe_blocks, insert_attention
+    from .insertion import (
+        attention_disabled,
+        describe_blocks,
+        insert_attention,
+        remove_attention,
+        save_attention,
+        watch_attention,
+    )
     from .layers import *  # noqa: F403
     from .networks import list_networks
     from .registry import build_attention, get_attention, list_attentions, register_attention

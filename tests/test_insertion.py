@@ -57,6 +57,8 @@ PLACEMENTS = [
     ({"at": "stage"}, [f"layer{s}.1" for s in (1, 2, 3, 4)]),
     ({"at": "stage", "stages": [1, 3]}, ["layer1.1", "layer3.1"]),
     ({"at": "residual", "stages": 4}, ["layer4.0.bn2", "layer4.1.bn2"]),
+    ({"stages": -1}, ["layer4.0.bn2", "layer4.1.bn2"]),
+    ({"at": "stage", "stages": [1, -2]}, ["layer1.1", "layer3.1"]),
     ({"at": "residual", "blocks": [-1]}, [f"layer{s}.1.bn2" for s in (1, 2, 3, 4)]),
     ({"at": "block", "stages": [2, 3], "blocks": 1}, ["layer2.0", "layer3.0"]),
     ({"at": "layer?.*.conv1"}, [f"layer{s}.{b}.conv1" for s in (1, 2, 3, 4) for b in (0, 1)]),
@@ -327,7 +329,10 @@ def test_sync_batch_norm():
 
 
 def test_unusual_additions():
-    assert describe_blocks(TwoInputsDeep()) == []
+    assert [block.branch_end for block in describe_blocks(TwoInputsDeep())] == [
+        None,
+        None,
+    ]  # just convolutions
     blocks = describe_blocks(Wrapped())
     assert [(b.name, b.branch_end) for b in blocks] == [("block", "block.branch")]
     blocks = describe_blocks(nn.Sequential(Scaled(), Scaled()))
@@ -351,9 +356,9 @@ def test_unclear_branches_are_not_guessed(workspace):
     model = nn.Sequential(Unclear(True), Unclear(False))
     assert [b.branch_end for b in describe_blocks(model)] == [None, "1.branch"]
     with pytest.raises(ValueError, match="block '0' of Sequential adds something"):
-        insert_attention(model, {"name": "SE", "reduction": 1})
+        insert_attention(model, {"name": "SE", "reduction": 1}, at="residual")
     assert attentions(model) == []
-    insert_attention(model, {"name": "SE", "reduction": 1}, at="block")
+    assert [i.layer for i in insert_attention(model, {"name": "SE", "reduction": 1})] == ["0", "1"]
     # A downsampling shortcut of three layers; in a process of its own, as its parameters have fixed names.
     code = (
         "import paddle_attention.ppcls as bridge; from paddle_attention import describe_blocks; bridge.register(); bridge.init_logger();"
@@ -494,7 +499,13 @@ BAD = [
     (resnet18, ({"name": "SKConv", "at": "bn1"},), {}, "'bn1' of ResNet holds 0 convolutions"),
     (resnet18, (["SKConv", "SplitAttention"],), {}, "'layer1.0.conv1' would be replaced twice"),
     (resnet18, ({"name": "SKConv", "groups": 3},), {}, "at layer 'layer1.0.conv1' with 64 channels.*groups"),
-    (vgg11, ("SKConv",), {}, "VGG has no residual block"),
+    (
+        vgg11,
+        ("SE",),
+        {"at": "residual"},
+        "VGG has no residual block.*use at='block'.*: block, stage, avgpool",
+    ),
+    (vgg11, ("SE",), {"at": "pre"}, "at='pre': VGG has no residual block"),
     (resnet18, ("SEE",), {}, "unknown attention 'SEE'; did you mean 'SE'"),
     (resnet18, ({"nam": "SE"},), {}, r"\{'nam': 'SE'\} has no 'name'; did you mean 'name'"),
     (resnet18, (7,), {}, "must be a name or a dict .* but got 7"),
@@ -506,22 +517,23 @@ BAD = [
         resnet18,
         ("SE",),
         {"at": "blocks.*.conv1"},
-        r"could be matched: residual, block, stage.*layer\*|layer1",
+        r"could be matched: residual, block, stage, pre, identity, .*layer1",
     ),
     (resnet18, ("SE",), {"at": 3}, "at must be one of .* but got 3"),
     (resnet18, ("SE",), {"at": "fc"}, "layer 'fc' of ResNet returns"),
     (resnet18, ("SE",), {"stages": [5]}, "no stage 5; its stages are 1 to 4"),
-    (resnet18, ("SE",), {"stages": 0}, "counted from 1, but got 0"),
+    (resnet18, ("SE",), {"stages": 0}, r"counted from 1 \(-1 is the last\), but got 0"),
     (resnet18, ("SE",), {"stages": []}, "stages is empty"),
-    (resnet18, ("SE",), {"stages": "1"}, "counted from 1, but got '1'"),
+    (resnet18, ("SE",), {"stages": "1"}, r"counted from 1 \(-1 is the last\), but got '1'"),
+    (resnet18, ("SE",), {"stages": -5}, "no stage -5; its stages are 1 to 4"),
     (resnet18, ("SE",), {"blocks": [3]}, r"no chosen stage of ResNet has a block 3; .*\[2, 2, 2, 2\]"),
-    (resnet18, ("SE",), {"blocks": True}, "-1 is the last, but got True"),
+    (resnet18, ("SE",), {"blocks": True}, r"-1 is the last\), but got True"),
     (resnet18, ({"name": "SE", "stage": 2},), {}, "takes no argument 'stage'; did you mean 'stages'"),
     (resnet18, ("SE",), {"before": 1}, "before must be true or false, but got 1"),
-    (resnet18, ("SE",), {"before": True}, "goes with a pattern of layer names, but got at='residual'"),
+    (resnet18, ("SE",), {"before": True}, "goes with a pattern of layer names, but got at=None"),
     (resnet18, ("SKConv",), {"before": True}, "SKConv takes the place of a convolution; leave it out"),
     (resnet18, ("SE",), {"at": "conv1", "stages": [1]}, "no layer inside stages"),
-    (vgg11, ("SE",), {}, "VGG has no residual block.*could be matched: .*features"),
+    (nn.ReLU, ("SE",), {}, "ReLU has no blocks, neither residual ones nor repeated layers"),
     (Nhwc, ("SE",), {"at": "conv"}, "'conv' computes in NHWC"),
     (Fussy, ("SE",), {}, "does not run on a trial image; give input_shape.*only squares of 17"),
     (lambda: "model", ("SE",), {}, "must be a paddle.nn.Layer, but got str"),

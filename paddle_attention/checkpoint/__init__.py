@@ -1,8 +1,8 @@
 """Files of weights: read without running anything in them, written in one step."""
 
+from ..files.safetensors import read_safetensors, safetensors_bytes
 from .pickles import UnsafeFileError, load_paddle_file, unpickle_arrays
 from .plain_pickle import PlainPickle, plain_pickles
-from .safetensors import read_safetensors, safetensors_bytes
 from .torch_weights import load_torch_weights
 from .weights import (
     LoadReport,

@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from .safetensors import read_safetensors
+from ..files.safetensors import read_safetensors
 from .weights import set_weights, some
 
 _STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}

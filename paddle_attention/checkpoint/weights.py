@@ -13,10 +13,10 @@ import paddle
 from paddle import Tensor, nn
 
 from .. import files
+from ..files.safetensors import read_safetensors, safetensors_bytes
 from ..insertion import attention_prefixes, replacing_classes
 from ..naming import did_you_mean
 from .pickles import UnsafeFileError, load_paddle_file
-from .safetensors import read_safetensors, safetensors_bytes
 
 logger = logging.getLogger("ppcls")
 

@@ -14,6 +14,7 @@ from paddle import Tensor, nn
 from paddle.static import InputSpec
 
 from .. import files
+from ..insertion import check_attention
 from .predictor import InferencePredictor
 
 ENDINGS = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
@@ -74,11 +75,12 @@ def export_inference_model(
         dict: ``{(batch size, oneDNN): relative error}``.
 
     Raises:
-        ExportError: if an error is above ``tolerance`` or not a number, or
+        ExportError: if attention that was inserted no longer runs, an error is above ``tolerance`` or not a number, or
             Paddle Inference cannot run the result; nothing is written then.
         FolderInUseError: if another process is exporting to ``directory``.
         OSError: naming what cannot be written; an earlier export is then unchanged.
     """
+    _check_attention(network, image_shape)
     live = _finish(copy.deepcopy(network), softmax)
     exported = copy.deepcopy(network)
     for layer in exported.sublayers(include_self=True):  # re-parameterised networks fold first
@@ -102,6 +104,18 @@ def export_inference_model(
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
     return errors
+
+
+def _check_attention(network: nn.Layer, image_shape: Sequence[int]) -> None:
+    """Raise ExportError where attention that was inserted no longer runs."""
+    parameters = [p for p in network.parameters() if p.is_floating_point()]
+    image = paddle.zeros(
+        [1, *(size or 224 for size in image_shape)], parameters[0].dtype if parameters else None
+    )
+    try:
+        check_attention(network, image)
+    except ValueError as error:
+        raise ExportError(f"{error}; nothing was written") from error
 
 
 def _check(

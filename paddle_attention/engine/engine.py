@@ -19,6 +19,7 @@ from paddle.static import InputSpec
 
 from ..checkpoint import load_checkpoint
 from ..config import ConfigError, check_config, move_class_num
+from ..insertion import check_attention
 from ..preprocess import Classification
 from .checkpoints import Checkpoints
 from .data import build_loader, mixes_labels
@@ -85,6 +86,7 @@ class Engine:
         if self.settings.get("keep") and (self.settings.get("save_interval") or 1) < 1:
             logger.warning("Global.keep has no effect: with save_interval below 1 no epoch_N is written")
         self.network = build_network(config, mode)
+        check_attention(self.network)
         self._build_data()
         self._build_meters()
         if mode == "infer":

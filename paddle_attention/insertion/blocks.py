@@ -1,24 +1,28 @@
-"""The residual blocks of a network, read from the gradient graph of one forward pass."""
+"""The blocks of a network, read from one forward pass: residual ones from its gradient graph, else its units."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from .hooks import keeps_raw_input
+from .request import PLACEMENTS
 from .trace import Call, Trace, operands
+from .units import repeated_units
 
 
 @dataclass(frozen=True)
 class Block:
-    """One residual block as found by running the network.
+    """One block as found by running the network: a residual one, or a repeated unit of a network without.
 
     Attributes:
         name: dotted name of the block.
         branch_end: dotted name of the last layer of the residual branch before
-            the addition; the block itself if it has no addition; None where no
-            layer returns what is added, or the branch is no deeper than the shortcut.
+            the addition; the block itself if it has no addition, as some have among residual
+            blocks; None where no layer returns what is added, the branch is no deeper than the
+            shortcut, or the network has no residual blocks.
         branch_start: dotted name of the layer that begins the residual branch; None where
             there is no branch, or several layers take the block's input.
         shortcut: dotted name of the layer that ends the shortcut; an empty string where the
@@ -45,9 +49,38 @@ class Structure:
         self.trace = trace
 
     @cached_property
+    def residual_blocks(self) -> list[Block]:
+        """In execution order: of feature maps; where there are none, of tokens ``[N, L, C]``."""
+        return _residual_blocks(self.trace, 4) or _residual_blocks(self.trace, 3)
+
+    @cached_property
     def blocks(self) -> list[Block]:
-        """The residual blocks in execution order: of feature maps; where there are none, of tokens ``[N, L, C]``."""
-        return _blocks_of_rank(self.trace, 4) or _blocks_of_rank(self.trace, 3)
+        """The residual blocks; where there are none, the repeated units."""
+        if self.residual_blocks:
+            return self.residual_blocks
+        return _numbered((call.name, call.shape, _Addition()) for call in repeated_units(self.trace))
+
+    def placements(self) -> list[str]:
+        """The places by blocks that this network has."""
+        if not self.blocks:
+            return []
+        branches = [block for block in self.residual_blocks if block.branch_end != block.name]
+        has = {
+            "residual": default_place(self.residual_blocks) == "residual",
+            "pre": bool(branches) and all(block.branch_start for block in branches),
+            "identity": bool(branches) and all(map(_attends_to_identity, branches)),
+        }
+        return [place for place in PLACEMENTS if has.get(place, True)]
+
+
+def default_place(chosen: Iterable[Block]) -> str:
+    """``'residual'`` where every block has the end of a branch, else ``'block'``."""
+    ends = [block.branch_end for block in chosen]
+    return "residual" if ends and None not in ends else "block"
+
+
+def _attends_to_identity(block: Block) -> bool:
+    return bool(block.shortcut or (block.shortcut == "" and block.branch_start))
 
 
 @dataclass(frozen=True)
@@ -66,7 +99,7 @@ class _Addition:
     shortcut: str | None = None
 
 
-def _blocks_of_rank(trace: Trace, rank: int) -> list[Block]:
+def _residual_blocks(trace: Trace, rank: int) -> list[Block]:
     additions, classes = {}, set()
     for call in trace.calls:
         if call.name and len(call.shape) == rank and call.name not in additions:
@@ -79,28 +112,44 @@ def _blocks_of_rank(trace: Trace, rank: int) -> list[Block]:
     for call in sorted(trace.calls, key=lambda c: trace.order.index(c.name)):
         if call.name and type(trace.layers[call.name]) in classes and len(call.shape) == rank:
             shapes.setdefault(call.name, call.shape)
+    return _numbered(
+        (name, shape, additions.get(name, _Addition(end=name))) for name, shape in shapes.items()
+    )
+
+
+def _numbered(places: Iterable[tuple[str, list[int], _Addition]]) -> list[Block]:
+    """Blocks with their stages: one begins where the size changes, or the channels at least double."""
     found, stage, index, previous = [], 0, 0, None
-    for name, shape in shapes.items():
-        channels, size = (shape[1], shape[2:]) if rank == 4 else (shape[2], shape[1:2])
+    for name, shape, place in places:
+        channels, size = (shape[1], shape[2:]) if len(shape) == 4 else (shape[2], shape[1:2])
         if previous is None or size != previous[1] or channels >= 2 * previous[0]:
             stage, index = stage + 1, 0
         index, previous = index + 1, (channels, size)
-        place = additions.get(name, _Addition(end=name))
         found.append(Block(name, place.end, stage, index, channels, place.start, place.shortcut))
     return found
+
+
+def _steps(trace: Trace, call: Call) -> Iterator[Call]:
+    """The calls made in ``call``; instead of those that join several tensors without weights, the calls in them."""
+    for child in call.children:
+        if len(child.inputs) > 1 and not trace.layers[child.name].parameters():
+            yield from _steps(trace, child)
+        else:
+            yield child
 
 
 class _Paths:
     """The paths in the gradient graph from a call's output back to its input.
 
     A direct child is one step (from its output to its inputs); everything else met on the way
-    belongs to the call's own forward, so an addition met there is its own.
+    belongs to the call's own forward, so an addition met there is its own. So does what is done in
+    children that only join tensors, such as a layer ``Add``.
     """
 
     def __init__(self, trace: Trace, call: Call) -> None:
         self.trace, self.call = trace, call
         self.producer: dict[int, Call] = {}
-        for child in call.children:
+        for child in _steps(trace, call):
             consumed = {n.node_ptr() for n in child.inputs}
             for node in child.outputs:
                 if node.node_ptr() not in consumed:

@@ -9,20 +9,29 @@ from paddle import nn
 
 from ..layers import AttentionLayer
 from ..registry import list_attentions
+from .conversions import AttentionHook, keep_through_conversions
 
 
-class ApplyAttention:
+class ApplyAttention(AttentionHook):
     """Forward post hook that passes the layer's output through one of its sublayers.
 
     Args:
         name (str): of the sublayer.
+
+    Attributes:
+        key: dotted name of the sublayer in the network that it was inserted into. It stays when
+            something else wraps or replaces layers of the network.
+        enabled: False lets the tensor pass as it is.
     """
+
+    key = ""
+    enabled = True
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> Any:
-        return self.attend(layer, output)
+        return self.attend(layer, output) if self.enabled else output
 
     def attend(self, layer: nn.Layer, x: Any) -> Any:
         attention = layer._sub_layers[self.name]
@@ -36,7 +45,7 @@ class ApplyBefore(ApplyAttention):
     """Forward pre hook that passes the layer's first input through one of its sublayers."""
 
     def __call__(self, layer: nn.Layer, inputs: Any) -> Any:  # type: ignore[override]
-        return (self.attend(layer, inputs[0]), *inputs[1:])
+        return (self.attend(layer, inputs[0]), *inputs[1:]) if self.enabled else inputs
 
 
 class ApplyToShortcut(ApplyBefore):
@@ -49,7 +58,7 @@ class ApplyToShortcut(ApplyBefore):
         return super().__call__(block, inputs)
 
 
-class BypassAttention:
+class BypassAttention(AttentionHook):
     """Forward pre hook of the layer that begins the branch."""
 
     def __init__(self, shortcut: ApplyToShortcut) -> None:
@@ -104,26 +113,32 @@ def attention_prefixes(network: nn.Layer) -> tuple[str, ...]:
 
 
 def attach(
-    layer: nn.Layer, attention: nn.Layer, kind: type[ApplyAttention], branch_start: nn.Layer | None = None
+    layer: nn.Layer,
+    attention: nn.Layer,
+    kind: type[ApplyAttention],
+    where: str,
+    branch_start: nn.Layer | None = None,
 ) -> str:
     """Make ``attention`` a sublayer of ``layer``, called by a hook of it.
 
     Args:
         layer, attention (paddle.nn.Layer): the layers.
         kind (type): :class:`ApplyAttention` or one of its subclasses.
+        where (str): dotted name of ``layer`` in the network.
         branch_start (paddle.nn.Layer, optional): for :class:`ApplyToShortcut`, the layer that begins
             the block's branch.
 
     Returns:
-        str: name of the sublayer.
+        str: dotted name of the sublayer.
     """
-    _keep_through_sync_bn()
+    keep_through_conversions()
     copy_mode(attention, layer)
     number = 1
     while (name := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
         number += 1
     layer.add_sublayer(name, attention)
     hook = kind(name)
+    hook.key = f"{where}.{name}" if where else name
     if isinstance(hook, ApplyBefore):
         layer.register_forward_pre_hook(hook)
     else:
@@ -137,7 +152,7 @@ def attach(
         branch_start._forward_pre_hooks.move_to_end(
             handle._hook_id, last=False
         )  # before attention on the branch
-    return name
+    return hook.key
 
 
 def detach(layer: nn.Layer, name: str, others: Iterable[nn.Layer]) -> None:
@@ -158,23 +173,3 @@ def copy_mode(attention: nn.Layer, layer: nn.Layer) -> None:
     """Train or evaluate as ``layer`` does."""
     for sublayer in attention.sublayers(include_self=True):
         sublayer.training = layer.training
-
-
-def _keep_through_sync_bn() -> None:
-    """Make ``convert_sync_batchnorm`` keep the attention of the layers it replaces.
-
-    It copies their sublayers but not their hooks; the other hooks are kept as well.
-    """
-    convert = nn.SyncBatchNorm.convert_sync_batchnorm.__func__
-    if hasattr(convert, "keeps_attention"):
-        return
-
-    def convert_and_keep(cls: Any, layer: nn.Layer) -> Any:
-        converted = convert(cls, layer)
-        if converted is not layer:
-            for hooks in ("_forward_pre_hooks", "_forward_post_hooks"):
-                getattr(converted, hooks).update(getattr(layer, hooks))
-        return converted
-
-    convert_and_keep.keeps_attention = True  # type: ignore[attr-defined]
-    nn.SyncBatchNorm.convert_sync_batchnorm = classmethod(convert_and_keep)

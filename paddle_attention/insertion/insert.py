@@ -16,36 +16,21 @@ if TYPE_CHECKING:
 
 import collections
 import traceback
-from dataclasses import dataclass
 
 import paddle
 
 from ..registry import build_attention
 from ..trial import trial
 from .blocks import Structure
+from .carry import AttentionFile, check_state, names_a_file, read_attention, set_state
 from .hooks import ApplyAttention, ApplyBefore, ApplyToShortcut, attach, detach, keeps_raw_input
 from .placement import find_targets
+from .rebuilt import check_survival
+from .records import Insertion, Record, record, records, set_records, stand_for
 from .replace import check_replacements, like_convolution, replace_layers, swap
 from .request import errors_at, parse_requests
 from .trace import PROBE_SIZES, last_line, run_trace, trace_network
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """One attention layer that was put into a network.
-
-    Attributes:
-        layer: dotted name of the layer whose output (before which: whose input) is transformed.
-        key: dotted name of the attention layer itself, the prefix of its state_dict keys;
-            the same as ``layer`` where it replaced that.
-        attention: registry name of the mechanism.
-        channels: number of channels found there.
-    """
-
-    layer: str
-    key: str
-    attention: str
-    channels: int
+from .undo import remove_insertions
 
 
 def insert_attention(
@@ -56,18 +41,21 @@ def insert_attention(
     blocks: int | Sequence[int] | None = None,
     input_shape: Sequence[int] | None = None,
     before: bool = False,
+    inputs: Any = None,
 ) -> list[Insertion]:
     """Insert attention into ``model``, in place.
 
     Args:
-        model (paddle.nn.Layer): any network that takes one image batch.
+        model (paddle.nn.Layer): any network; for one that takes more than one image batch, give ``inputs``.
         attention: a registry name, a dict such as ``dict(name='SE',
-            reduction=16)``, or a list of these, applied in the order written. A
+            reduction=16)``, or a list of these, applied in the order written; or the path of
+            a file that :func:`save_attention` wrote: places and weights are then those in it. A
             dict may also hold its own ``at``, ``stages``, ``blocks`` and ``before``; every
             other key is an argument of the mechanism.
-        at (str, optional): where. ``'residual'`` (default): at the end of the
+        at (str, optional): where. Default: ``'residual'`` where each block of the network adds
+            the end of a branch to a shortcut, else ``'block'``. ``'residual'``: at the end of the
             residual branch of each block, before the addition. ``'block'``: after each
-            block. ``'stage'``: after the last block of each stage. ``'pre'``: before
+            block; in a network without residual blocks, after each of its repeated units. ``'stage'``: after the last block of each stage. ``'pre'``: before
             the residual branch of each block. ``'identity'``: on its shortcut, before the
             addition. Anything else
             is a pattern of sublayer names such as ``'blocks.*.conv1'``; ``*`` and
@@ -75,7 +63,7 @@ def insert_attention(
             ``'conv'`` (their default): the first convolution larger than 1x1 of each
             block, with its normalisation and activation where one layer holds just these;
             or a pattern of the layers to be replaced.
-        stages (int or list of int, optional): only these stages, from 1.
+        stages (int or list of int, optional): only these stages, from 1; -1 is the last.
         blocks (int or list of int, optional): only these blocks of each stage,
             from 1; -1 is the last.
         input_shape (list of int, optional): ``[C, H, W]`` of the trial run.
@@ -83,6 +71,8 @@ def insert_attention(
             network refuses that, 224, 112, 256, 384 and 32.
         before (bool): put it before the layers that a pattern of names matches: their
             input is transformed, not their output.
+        inputs (optional): what the trial run calls the network with, instead of an image: a
+            tensor, a dict such as ``{'image': x}``, or a tuple of several arguments.
 
     Returns:
         list of :class:`Insertion`, in execution order for each attention.
@@ -90,11 +80,18 @@ def insert_attention(
     Raises:
         ValueError: for an unknown mechanism, argument, stage or block, a layer
             whose output is not ``[N, C, H, W]`` (or ``[N, L, C]``, for mechanisms that
-            take tokens), and a placement that matches nothing (the message lists what
-            could be matched). The model is then unchanged.
+            take tokens), a placement that matches nothing (the message lists what
+            could be matched), and one inside a layer that is merged with others for deployment
+            (re-parameterised), which would drop the attention. The model is then unchanged.
     """
+    if names_a_file(attention):
+        if any(value not in (None, False) for value in (at, stages, blocks, before)):
+            raise ValueError(
+                f"{attention}: says itself where its attention goes; leave out at, stages, blocks and before"
+            )
+        return _insert_from_file(model, read_attention(attention), input_shape, inputs)
     requests = parse_requests(attention, at, stages, blocks, before)
-    trace = trace_network(model, input_shape)
+    trace = trace_network(model, input_shape, inputs)
     structure, targets, layers = Structure(trace), [], []
     for request in requests:
         with errors_at(request.path):
@@ -102,12 +99,42 @@ def insert_attention(
                 targets.append(target)
                 layers.append(_build(trace, target))
     check_replacements(targets)
-    return _apply(trace, targets, layers)
+    check_survival(trace, targets)
+    done = _apply(trace, targets, layers)
+    shape = None if input_shape is None else tuple(input_shape)
+    record(model, Record(tuple(request.specification for request in requests), shape, tuple(done)))
+    return done
 
 
-def describe_blocks(model: nn.Layer, input_shape: Sequence[int] | None = None) -> list[Block]:
-    """The residual blocks that ``at='residual' | 'block' | 'stage'`` address, as :class:`Block`."""
-    return Structure(trace_network(model, input_shape)).blocks
+def _insert_from_file(
+    model: nn.Layer, file: AttentionFile, input_shape: Sequence[int] | None, inputs: Any
+) -> list[Insertion]:
+    """Repeat the calls that a file tells of, and set the weights; all or nothing."""
+    keys, before, done = list(model.state_dict()), records(model), []
+    try:
+        for items, shape in file.calls:
+            given = (input_shape or shape) if inputs is None else None
+            done += insert_attention(model, items, input_shape=given, inputs=inputs)
+        check_state(model, file, keys)
+    except BaseException as error:
+        remove_insertions(model, [insertion.key for insertion in done])
+        set_records(model, before)
+        if isinstance(error, ValueError) and not str(error).startswith(file.path):
+            raise ValueError(f"{file.path}: {error}") from error
+        raise
+    set_state(model, file)
+    return done
+
+
+def describe_blocks(
+    model: nn.Layer, input_shape: Sequence[int] | None = None, inputs: Any = None
+) -> list[Block]:
+    """The blocks that ``at='residual' | 'block' | 'stage'`` address, as :class:`Block`.
+
+    Args:
+        model, input_shape, inputs: see :func:`insert_attention`.
+    """
+    return Structure(trace_network(model, input_shape, inputs)).blocks
 
 
 def _build(trace: Trace, target: Target) -> nn.Layer:
@@ -138,6 +165,8 @@ def _apply(trace: Trace, targets: Sequence[Target], layers: Sequence[nn.Layer]) 
             channels = layer.channels if target.request.replaces else target.channels
             done.append(Insertion(target.layer, key, target.request.name, channels))
         _check_calls(trace, done)
+        for name, layer in replacements.items():
+            stand_for(layer, name, originals[name])
     except BaseException:
         for inserted in reversed(done):
             if inserted.key != inserted.layer:
@@ -154,8 +183,7 @@ def _attach(trace: Trace, target: Target, layer: nn.Layer) -> str:
     at, start, kind = trace.layers[target.layer], None, ApplyBefore if target.on_input else ApplyAttention
     if target.branch_start is not None and not keeps_raw_input(at):
         start, kind = trace.layers[target.branch_start], ApplyToShortcut
-    name = attach(at, layer, kind, start)
-    return f"{target.layer}.{name}" if target.layer else name
+    return attach(at, layer, kind, target.layer, start)
 
 
 def _check_calls(trace: Trace, done: Sequence[Insertion]) -> None:
@@ -186,13 +214,14 @@ def _run_again(trace: Trace, calls: collections.Counter[str], attentions: Sequen
     None where it takes none of them: it was made for a size of its own. Raises ValueError where it is
     the network itself that runs no longer, as one does that unpacks its own sublayers.
     """
-    for shape in (trace.input_shape, *([trace.input_shape[0], size, size] for size in PROBE_SIZES)):
+    first = trace.input_shape
+    for shape in (first, *([first[0], size, size] for size in PROBE_SIZES if first)):
         calls.clear()
         try:
-            return run_trace(trace.model, shape)
+            return run_trace(trace.model, shape, trace.inputs)
         except Exception as error:  # of any kind
             callers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-            if shape is trace.input_shape and not any(x is y for x in callers for y in attentions):
+            if shape is first and not any(x is y for x in callers for y in attentions):
                 names = [name for x in reversed(callers) for name, y in trace.layers.items() if x is y]
                 raise ValueError(
                     f"layer {names[0] if names else ''!r} of {trace.title} runs no longer with attention among its "

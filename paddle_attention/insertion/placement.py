@@ -11,10 +11,12 @@ from paddle import nn
 
 from ..naming import did_you_mean
 from ..registry import list_attentions
-from .blocks import Block, Structure
+from .blocks import Block, Structure, default_place
 from .replace import first_convolution
-from .request import PLACEMENTS, Request
+from .request import Request
 from .trace import Trace
+
+_SHOWN = 12  # names in a hint
 
 
 class Place(NamedTuple):
@@ -62,25 +64,26 @@ def find_targets(structure: Structure, request: Request) -> list[Target]:
 
 def _places(structure: Structure, request: Request) -> list[Place]:
     """``(layer, on_input, branch_start)`` of every place."""
-    trace = structure.trace
     chosen = _choose_blocks(structure, request) if request.by_blocks else []
     if request.at_first_convolution:
-        return [Place(first_convolution(trace, block.name)) for block in chosen]
-    if request.at in _BY_BLOCK:
-        return _BY_BLOCK[request.at](structure, request, chosen)
+        return [Place(first_convolution(structure.trace, block.name)) for block in chosen]
+    at = request.at or default_place(chosen)
+    if at in _BY_BLOCK:
+        return _BY_BLOCK[at](structure, request, chosen)
     return [
         Place(name, request.before)
-        for name in _matching(trace, request, chosen if request.by_blocks else None)
+        for name in _matching(structure, request, chosen if request.by_blocks else None)
     ]
 
 
 def _at_residual(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     trace, places = structure.trace, []
+    _require_residual_blocks(structure, request)
     for block in chosen:
         if block.branch_end is None:
             raise ValueError(
                 f"at='residual': block {block.name!r} of {trace.title} adds something that no single "
-                f"layer of a deeper branch returns; use at='block' or a pattern{_could_match(trace, '')}"
+                f"layer of a deeper branch returns; use at='block' or a pattern{_could_match(structure, '')}"
             )
         places.append(Place(block.branch_end))
     return places
@@ -97,11 +100,11 @@ def _at_stage(structure: Structure, request: Request, chosen: list[Block]) -> li
 
 def _at_pre(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     trace, places = structure.trace, []
-    for block in _with_shortcut(trace, request, chosen):
+    for block in _with_shortcut(structure, request, chosen):
         if not block.branch_start:
             raise ValueError(
                 f"at='pre': no single layer of {trace.title} begins the branch of block {block.name!r}; "
-                f"use at='block' or a pattern{_could_match(trace, '')}"
+                f"use at='block' or a pattern{_could_match(structure, '')}"
             )
         places.append(Place(block.branch_start, True))
     return places
@@ -110,7 +113,7 @@ def _at_pre(structure: Structure, request: Request, chosen: list[Block]) -> list
 def _at_identity(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
     """On the layer that ends the shortcut; on the block's input where that is the shortcut itself."""
     trace, places = structure.trace, []
-    for block in _with_shortcut(trace, request, chosen):
+    for block in _with_shortcut(structure, request, chosen):
         if block.shortcut == "" and block.branch_start:
             places.append(Place(block.name, True, block.branch_start))
         elif block.shortcut:
@@ -118,7 +121,7 @@ def _at_identity(structure: Structure, request: Request, chosen: list[Block]) ->
         else:
             raise ValueError(
                 f"at='identity': block {block.name!r} of {trace.title} has no shortcut that one layer returns"
-                f"{_could_match(trace, '')}"
+                f"{_could_match(structure, '')}"
             )
     return places
 
@@ -132,19 +135,29 @@ _BY_BLOCK = {
 }
 
 
-def _with_shortcut(trace: Trace, request: Request, chosen: list[Block]) -> list[Block]:
+def _require_residual_blocks(structure: Structure, request: Request) -> None:
+    if not structure.residual_blocks:
+        raise ValueError(
+            f"at={request.at!r}: {structure.trace.title} has no residual block, that is no layer that adds its "
+            f"branch to a shortcut; use at='block' or a pattern{_could_match(structure, '')}"
+        )
+
+
+def _with_shortcut(structure: Structure, request: Request, chosen: list[Block]) -> list[Block]:
+    _require_residual_blocks(structure, request)
     found = [block for block in chosen if block.branch_end != block.name]
     if not found:
-        raise ValueError(f"at={request.at!r}: no chosen block of {trace.title} has a shortcut")
+        raise ValueError(f"at={request.at!r}: no chosen block of {structure.trace.title} has a shortcut")
     return found
 
 
-def _matching(trace: Trace, request: Request, chosen: list[Block] | None) -> list[str]:
+def _matching(structure: Structure, request: Request, chosen: list[Block] | None) -> list[str]:
     """Names that the pattern matches, inside the chosen blocks where some are chosen."""
+    trace = structure.trace
     names = [n for n in trace.order if n and _matches(n, request.at)]
     if not names:
         raise ValueError(
-            f"at={request.at!r} matches no layer of {trace.title}{_could_match(trace, request.at)}"
+            f"at={request.at!r} matches no layer of {trace.title}{_could_match(structure, request.at)}"
         )
     if chosen is not None:
         inside = tuple(block.name for block in chosen)
@@ -167,19 +180,19 @@ def _choose_blocks(structure: Structure, request: Request) -> list[Block]:
     found, title = structure.blocks, structure.trace.title
     if not found:
         raise ValueError(
-            f"at={request.at!r}: {title} has no residual block, that is no layer that adds "
-            f"its branch to a shortcut; give a pattern of layer names{_could_match(structure.trace, '')}"
+            f"at={request.at or 'block'!r}: {title} has no blocks, neither residual ones nor repeated layers "
+            f"with convolutions; give a pattern of layer names{_could_match(structure, '')}"
         )
     sizes = {}
     for block in found:
         sizes[block.stage] = block.index
     for stage in request.stages or ():
-        if stage not in sizes:
+        if abs(stage) not in sizes:
             raise ValueError(
                 f"stages={list(request.stages or ())}: {title} has no stage {stage}; "
                 f"its stages are 1 to {len(sizes)}, with {list(sizes.values())} blocks"
             )
-    stages = set(request.stages or sizes)
+    stages = {s if s > 0 else len(sizes) + 1 + s for s in request.stages or sizes}
     if request.blocks is None:
         return [b for b in found if b.stage in stages]
     largest = max(sizes[s] for s in stages)
@@ -193,15 +206,16 @@ def _choose_blocks(structure: Structure, request: Request) -> list[Block]:
     return [b for b in found if b.stage in stages and {b.index, b.index - sizes[b.stage] - 1} & wanted]
 
 
-def _could_match(trace: Trace, wanted: str) -> str:
-    """A hint for error messages: the feature-map layers' names, indices folded into ``*``."""
+def _could_match(structure: Structure, wanted: str) -> str:
+    """A hint for error messages: the places that the network has, and names of its feature-map layers."""
+    trace = structure.trace
     ranks = (4,) if any(len(c.shape) == 4 and c.shape[2] > 1 for c in trace.calls) else (3,)
     names = [c.name for c in trace.calls if c.name and len(c.shape) in ranks]
     folded = list(dict.fromkeys(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", n) for n in names))
-    shown = sorted(folded, key=lambda n: (n.count("."), n))[:40]
+    shown = sorted(folded, key=lambda n: (n.count("."), n))[:_SHOWN]
     more = f", and {len(folded) - len(shown)} more" if len(folded) > len(shown) else ""
-    near = did_you_mean(wanted, [*PLACEMENTS, *folded]) if wanted else ""
-    return f"{near}; could be matched: {', '.join([*PLACEMENTS, *shown])}{more}"
+    near = did_you_mean(wanted, [*structure.placements(), *folded]) if wanted else ""
+    return f"{near}; could be matched: {', '.join([*structure.placements(), *shown])}{more}"
 
 
 def _innermost(trace: Trace, name: str, on_input: bool) -> str:

@@ -31,7 +31,7 @@ def first_convolution(trace: Trace, block: str) -> str:
         ValueError: if there is none, or a mechanism has replaced one already.
     """
     replacing = replacing_classes()
-    for name in (n for n in trace.order if n.startswith(block + ".")):
+    for name in (n for n in trace.order if n == block or n.startswith(block + ".")):
         layer = trace.layers[name]
         if isinstance(layer, replacing):
             raise ValueError(
@@ -42,7 +42,7 @@ def first_convolution(trace: Trace, block: str) -> str:
         sizes = layer._kernel_size
         if max([sizes] if isinstance(sizes, int) else sizes) == 1:
             continue
-        while (parent := name.rpartition(".")[0]) != block:
+        while name != block and (parent := name.rpartition(".")[0]) != block:
             if parent not in trace.order or not _is_a_unit(trace, parent):
                 break
             name = parent
@@ -116,7 +116,7 @@ def replace_layers(trace: Trace, new: dict[str, nn.Layer]) -> None:
     for name, layer in new.items():
         swap(trace.model, trace.layers[name], layer)
     try:
-        after = run_trace(trace.model, trace.input_shape)
+        after = run_trace(trace.model, trace.input_shape, trace.inputs)
         for name in new:
             shapes = [[call.shape for call in run.calls if call.name == name] for run in (trace, after)]
             if shapes[0] != shapes[1]:

@@ -21,8 +21,8 @@ class Request:
     Attributes:
         name: registry name of the mechanism.
         arguments: of the mechanism, without ``channels``.
-        at: one of :data:`PLACEMENTS`, ``'conv'``, or a pattern of layer names.
-        stages, blocks: numbers from 1, or None for all.
+        at: one of :data:`PLACEMENTS`, ``'conv'``, or a pattern of layer names; empty where the network decides.
+        stages, blocks: numbers from 1 (-1 is the last), or None for all.
         before: transform the input of the layers that the pattern matches.
         replaces: the mechanism takes the place of a convolution.
         path: where the item stands, for errors: ``'attention.1'``, or ``''`` for a single one.
@@ -38,6 +38,13 @@ class Request:
     path: str
 
     @property
+    def specification(self) -> dict[str, Any]:
+        """The same as an item of a YAML's list."""
+        places = {"at": self.at, "stages": self.stages, "blocks": self.blocks, "before": self.before}
+        given = {k: list(v) if isinstance(v, tuple) else v for k, v in places.items() if v}
+        return {"name": self.name, **given, **self.arguments}
+
+    @property
     def at_first_convolution(self) -> bool:
         """Whether the place is the first convolution of each block."""
         return self.replaces and self.at == "conv"
@@ -46,7 +53,7 @@ class Request:
     def by_blocks(self) -> bool:
         """Whether the place depends on the network's blocks."""
         chosen = self.stages is not None or self.blocks is not None
-        return self.at_first_convolution or self.at in PLACEMENTS or chosen
+        return self.at_first_convolution or self.at in ("", *PLACEMENTS) or chosen
 
 
 @contextlib.contextmanager
@@ -97,8 +104,8 @@ def _parse(item: Any, defaults: dict[str, Any], path: str) -> Request:
         entry.name,
         arguments,
         at,
-        _parse_numbers("stages", place["stages"], allow_negative=False),
-        _parse_numbers("blocks", place["blocks"], allow_negative=True),
+        _parse_numbers("stages", place["stages"]),
+        _parse_numbers("blocks", place["blocks"]),
         _parse_before(entry, at, place["before"]),
         entry.replaces_conv,
         path,
@@ -107,7 +114,7 @@ def _parse(item: Any, defaults: dict[str, Any], path: str) -> Request:
 
 def _parse_place(entry: AttentionEntry, at: Any) -> str:
     if at is None:
-        at = "conv" if entry.replaces_conv else "residual"
+        return "conv" if entry.replaces_conv else ""
     if not isinstance(at, str) or not at:
         raise ValueError(f"at must be one of {PLACEMENTS} or a pattern of layer names, but got {at!r}")
     if at in PLACEMENTS and entry.replaces_conv:
@@ -122,19 +129,18 @@ def _parse_before(entry: AttentionEntry, at: str, before: Any) -> bool:
         raise ValueError(f"before must be true or false, but got {before!r}")
     if before and entry.replaces_conv:
         raise ValueError(f"before=True: {entry.name} takes the place of a convolution; leave it out")
-    if before and at in PLACEMENTS:
-        raise ValueError(f"before=True goes with a pattern of layer names, but got at={at!r}")
+    if before and at in ("", *PLACEMENTS):
+        raise ValueError(f"before=True goes with a pattern of layer names, but got at={at or None!r}")
     return before
 
 
-def _parse_numbers(what: str, value: Any, allow_negative: bool) -> tuple[int, ...] | None:
+def _parse_numbers(what: str, value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     for v in values:
-        if isinstance(v, bool) or not isinstance(v, int) or v == 0 or (v < 0 and not allow_negative):
-            hint = "; -1 is the last" if allow_negative else ""
-            raise ValueError(f"{what} are integers counted from 1{hint}, but got {value!r}")
+        if isinstance(v, bool) or not isinstance(v, int) or v == 0:
+            raise ValueError(f"{what} are integers counted from 1 (-1 is the last), but got {value!r}")
     if not values:
         raise ValueError(f"{what} is empty; leave it out to mean all {what}")
     return values

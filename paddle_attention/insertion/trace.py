@@ -45,15 +45,18 @@ class Trace:
 
     Attributes:
         model (paddle.nn.Layer): the network.
-        input_shape (list of int): ``[C, H, W]`` of the image.
+        input_shape (list of int): ``[C, H, W]`` of the image; None where ``inputs`` were given.
+        inputs: the network's own inputs, if any were given.
         dtype: of the network's weights.
         layers (dict): dotted names to layers, without attention.
         calls (list of Call): in order of completion.
         order (list of str): layer names in order of first call.
     """
 
-    def __init__(self, model: nn.Layer, input_shape: list[int], dtype: Any) -> None:
-        self.model, self.input_shape, self.dtype = model, input_shape, dtype
+    def __init__(
+        self, model: nn.Layer, input_shape: list[int] | None, dtype: Any, inputs: Any = None
+    ) -> None:
+        self.model, self.input_shape, self.dtype, self.inputs = model, input_shape, dtype, inputs
         self.title = type(model).__name__
         self.layers = backbone_layers(model)
         self.calls: list[Call] = []
@@ -123,11 +126,11 @@ def operands(node: Any) -> list[Any]:
     return [n for n in node.next_functions if n is not None]
 
 
-def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None) -> Trace:
-    """A :class:`Trace` of ``model`` on an image of ``input_shape``, or on the first of some sizes that it takes.
+def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None, inputs: Any = None) -> Trace:
+    """A :class:`Trace` of ``model`` on ``inputs``, an image of ``input_shape``, or the first of some sizes it takes.
 
     Raises:
-        ValueError: if it is no network for images in NCHW, or runs on none of the sizes.
+        ValueError: if it is no network for images in NCHW, or does not run on what it is given.
     """
     if not isinstance(model, nn.Layer):
         raise ValueError(f"model must be a paddle.nn.Layer, but got {type(model).__name__}")
@@ -137,6 +140,10 @@ def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None) -> 
                 f"layer {name!r} computes in NHWC; attention layers take NCHW, so build the network "
                 "with data_format='NCHW'"
             )
+    if inputs is not None:
+        if input_shape is not None:
+            raise ValueError("give either input_shape or inputs, not both")
+        return run_trace(model, None, inputs)
     if input_shape is not None:
         return run_trace(model, list(input_shape))
     first = next((layer._in_channels for layer in model.sublayers() if isinstance(layer, nn.Conv2D)), 3)
@@ -148,7 +155,7 @@ def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None) -> 
             except Exception as error:  # the network's own, of any kind
                 errors.append(f"[{channels}, {size}, {size}]: {last_line(error)}")
     raise ValueError(
-        f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W]. "
+        f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W], or inputs=. "
         f"Tried {'; '.join(errors)}"
     )
 
@@ -158,23 +165,34 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
-def run_trace(model: nn.Layer, input_shape: list[int]) -> Trace:
-    """A :class:`Trace` of one forward pass on an image of ``input_shape``."""
+def run_trace(model: nn.Layer, input_shape: list[int] | None, inputs: Any = None) -> Trace:
+    """A :class:`Trace` of one forward pass on ``inputs``, or else on an image of ``input_shape``."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), paddle.float32)
-    trace = Trace(model, input_shape, dtype)
+    trace = Trace(model, input_shape, dtype, inputs)
     with trial(model) as handles:
         for name, layer in trace.layers.items():
             handles.append(layer.register_forward_pre_hook(lambda _, x, name=name: trace.enter(name, x)))
             layer._forward_pre_hooks.move_to_end(handles[-1]._hook_id, last=False)
             handles.append(layer.register_forward_post_hook(lambda _, x, y: trace.leave(y)))
-        x = paddle.full([1, *input_shape], 0.5, dtype=dtype)
-        x.stop_gradient = False
         with _no_weight_gradients(model), paddle.enable_grad():
             try:
-                model(x * 1.0)  # a leaf has no graph node; its multiple has
+                model(*_tracked(paddle.full([1, *input_shape], 0.5, dtype) if input_shape else inputs))
             finally:
                 trace.release()
     return trace
+
+
+def _tracked(inputs: Any) -> tuple[Any, ...]:
+    """The arguments of a call, a tuple of several or one, with tensors of numbers that have a graph node each."""
+
+    def track(value: Any) -> Any:
+        if isinstance(value, paddle.Tensor) and value.is_floating_point():
+            value = value.detach()
+            value.stop_gradient = False
+            return value * 1.0  # a leaf has no graph node; its multiple has
+        return value
+
+    return tuple(paddle.utils.map_structure(track, inputs if isinstance(inputs, tuple) else (inputs,)))
 
 
 @contextlib.contextmanager

@@ -28,6 +28,15 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
     """The arrays in a ``.safetensors`` file by name; bfloat16 widened to float32.
 
     Raises:
+        OSError, ValueError: see :func:`read_with_metadata`.
+    """
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """:func:`read_safetensors`, and the texts that the file holds beside its arrays.
+
+    Raises:
         OSError: if the file cannot be opened.
         ValueError: if it is not whole or not of this format: headers that are no JSON,
             names that come twice, tensors that overlap or leave gaps, bytes that
@@ -42,7 +51,8 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
     # The package keeps the last of two tensors of one name.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=_unique)
     found = dict(entries)
-    return {name: _array(name, found[name]) for name in header if name in found}
+    arrays = {name: _array(name, found[name]) for name in header if name in found}
+    return arrays, dict(header.get("__metadata__") or {})
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -62,14 +72,17 @@ def _array(name: str, entry: dict[str, Any]) -> np.ndarray:
     return array.reshape(entry["shape"])
 
 
-def safetensors_bytes(state: Mapping[str, Any]) -> list[bytes]:
+def safetensors_bytes(state: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> list[bytes]:
     """Named tensors or arrays as the content of a ``.safetensors`` file, in pieces; bfloat16 is kept.
+
+    ``metadata`` are texts by name, kept in the header.
 
     Raises:
         ValueError: for a value that is no tensor, or of a type the format does not know.
     """
     names = {np.dtype(code): name for name, code in _TYPES.items() if name != "BF16"}
-    header, chunks, position = {}, [], 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    chunks, position = [], 0
     for key, value in state.items():
         bfloat16 = isinstance(value, paddle.Tensor) and value.dtype == paddle.bfloat16
         if bfloat16:

@@ -1,0 +1,108 @@
+"""Take attention out of a network again, for good or for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Collection, Iterator, Sequence
+
+from paddle import nn
+
+from ..registry import list_attentions
+from .hooks import ApplyAttention, detach
+from .records import hooks_of, set_records, stands_for
+from .replace import swap
+
+
+def remove_attention(model: nn.Layer) -> list[str]:
+    """Take all inserted attention out of a network, in place: the backbone as it was, with its weights of now.
+
+    Convolutions that were replaced (``SKConv``) return with the weights that they had when they
+    were replaced.
+
+    Args:
+        model (paddle.nn.Layer): a network into which :func:`insert_attention` has put attention, or one
+            that contains it.
+
+    Returns:
+        list of str: dotted names of the attention layers that were removed; empty if there were none.
+    """
+    removed = remove_insertions(model, None)
+    for layer in model.sublayers(include_self=True):
+        set_records(layer, [])
+    return removed
+
+
+def remove_insertions(model: nn.Layer, keys: Collection[str] | None) -> list[str]:
+    """Take out the attention layers of these dotted names, or all; returns the names. Records stay."""
+    removed, layers = [], model.sublayers(include_self=True)
+    for key, layer, hook in hooks_of(model):
+        if keys is None or key in keys:
+            detach(layer, str(hook.name), layers)
+            removed.append(key)
+    for name, layer in list(model.named_sublayers()):
+        replaced = stands_for(layer)
+        if replaced is not None and (keys is None or name in keys):
+            _put_back(model, layer, replaced.original)
+            removed.append(name)
+    return removed
+
+
+def _put_back(model: nn.Layer, layer: nn.Layer, original: nn.Layer) -> None:
+    now = next((p.dtype for p in layer.parameters() if p.is_floating_point()), None)
+    if now is not None:
+        original.to(dtype=now)
+    swap(model, layer, original)
+
+
+@contextlib.contextmanager
+def attention_disabled(model: nn.Layer, which: str | Sequence[str] | None = None) -> Iterator[list[str]]:
+    """Run a network without its attention, or without some of it, for a while: for ablations.
+
+    What it transforms passes as it is. This holds for calls of the network itself, not for
+    programs that ``paddle.jit.to_static`` has made of it before.
+
+    Args:
+        model (paddle.nn.Layer): a network with inserted attention.
+        which (str or list of str, optional): names of mechanisms such as ``'SE'``, or patterns of dotted
+            names of attention layers such as ``'layer4.*'``; here ``*`` crosses dots. Default: all.
+
+    Yields:
+        list of str: dotted names of what is disabled.
+
+    Raises:
+        ValueError: if ``which`` matches nothing, or something that has replaced a convolution.
+    """
+    chosen = _choose(model, which)
+    try:
+        for _, hook in chosen:
+            hook.enabled = False
+        yield [key for key, _ in chosen]
+    finally:
+        for _, hook in chosen:
+            del hook.enabled
+
+
+def _choose(model: nn.Layer, which: str | Sequence[str] | None) -> list[tuple[str, ApplyAttention]]:
+    patterns = ["*"] if which is None else [which] if isinstance(which, str) else list(which)
+    classes = {entry.name: entry.cls for entry in list_attentions()}
+    found = [(key, layer._sub_layers[hook.name], hook) for key, layer, hook in hooks_of(model)]
+    replaced = [(name, x) for name, x in model.named_sublayers() if stands_for(x) is not None]
+    chosen: dict[str, ApplyAttention] = {}
+    for pattern in patterns:
+        for name, layer in replaced:
+            if _fits(name, layer, pattern, classes):
+                raise ValueError(
+                    f"which={pattern!r}: {name!r} has replaced a convolution, without which the network does not "
+                    "run; name others, or use remove_attention"
+                )
+        fitting = {key: hook for key, x, hook in found if hook.enabled and _fits(key, x, pattern, classes)}
+        if not fitting:
+            there = ", ".join(key for key, _, _ in found[:6]) + (", ..." if len(found) > 6 else "")
+            raise ValueError(f"which={pattern!r} matches no attention of {type(model).__name__} ({there})")
+        chosen.update(fitting)
+    return list(chosen.items())
+
+
+def _fits(key: str, layer: nn.Layer, pattern: str, classes: dict[str, type]) -> bool:
+    return type(layer) is classes.get(pattern) or fnmatch.fnmatchcase(key, pattern)
