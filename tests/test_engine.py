@@ -463,7 +463,7 @@ BAD = [
     ("DataLoader.Train.dataset.name", "LogoDataset", "DataLoader.Train.dataset: 'LogoDataset'"),
     ("DataLoader.Train.dataset.image_root", "/no", "image_root '/no' does not exist"),
     ("DataLoader.Train.dataset.cls_label_path", "/no", "cls_label_path '/no' does not exist"),
-    ("DataLoader.Train.dataset.transform_ops", [{"AutoAugment": None}], "transform_ops.0: 'AutoAugment'"),
+    ("DataLoader.Train.dataset.transform_ops", [{"GridMask": None}], "transform_ops.0: 'GridMask'"),
     (
         "DataLoader.Train.dataset.transform_ops",
         [{"CropImage": None}],

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from test_augmentations import SAME
 
 from paddle_attention.engine import ConfigError, build_transforms
 from paddle_attention.preprocess import OPERATORS
@@ -74,6 +75,7 @@ def test_deterministic_operators(operators, image, expected):
 def test_every_operator_is_tested():
     tested = {next(iter(item)) for case in CASES for item in case[0]}
     tested |= {"RandCropImage", "RandomCropImage", "RandFlipImage", "ColorJitter", "RandomErasing"}
+    tested |= {name for name, _ in SAME}
     assert tested == set(OPERATORS)
 
 

@@ -196,6 +196,23 @@ def do_list(options: argparse.Namespace) -> None:
     print("\nnetworks: AttentionNet, " + ", ".join(list_networks()))
 
 
+def do_recipes(options: argparse.Namespace) -> None:
+    """Print which YAMLs of a folder the embedded engine trains, and why not the others."""
+    from ..analysis import markdown_table, write_between_markers
+    from .recipes import recipe_reasons, summary
+
+    reasons = recipe_reasons(options.directory)
+    if options.each:
+        for path, reason in reasons.items():
+            print(f"{path}: {reason or 'ok'}")
+    count = sum(not reason for reason in reasons.values())
+    table = markdown_table(["YAMLs", "reason", "such as"], summary(reasons))
+    text = f"{count} / {len(reasons)}\n\n{table}"
+    print(text)
+    if options.write:
+        write_between_markers(options.write, {"recipes": text})
+
+
 def do_run(options: argparse.Namespace) -> None:
     """Run a PaddleClas script."""
     ppcls.run_script(options.script, options.arguments)

@@ -94,6 +94,11 @@ def _checkout_commands(subparsers: Any) -> None:
     ):
         sub = subparsers.add_parser(name, help=text, description=text)
         sub.add_argument("directory", metavar="DIR", help="a PaddleClas checkout")
+    text = "tell which YAMLs of a folder the embedded engine trains, and why not the others"
+    sub = subparsers.add_parser("recipes", help=text, description=text)
+    sub.add_argument("directory", metavar="DIR", help="such as PaddleClas/ppcls/configs/ImageNet")
+    sub.add_argument("--each", action="store_true", help="print a line for every file as well")
+    sub.add_argument("--write", metavar="FILE", help="put the table into this document")
     text = "write the file of a new mechanism and the file of its tests, in a checkout"
     sub = subparsers.add_parser("new", help=text, description=text)
     sub.add_argument("name", help="such as MyGate")

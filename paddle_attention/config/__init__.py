@@ -1,6 +1,6 @@
 """Reading and checking of PaddleClas YAMLs; nothing in them is run, and nothing is ignored."""
 
-from .building import build_by_name, single_item
+from .building import arguments_by_name, build_by_name, single_item
 from .check import VALIDATOR, check_config, move_class_num, section_hashes
 from .errors import ConfigError, DataError, short, unsupported
 from .reading import Config, apply_override, parse_value, read_config
@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "apply_override",
+    "arguments_by_name",
     "build_by_name",
     "check_config",
     "move_class_num",

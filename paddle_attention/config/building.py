@@ -20,6 +20,28 @@ def build_by_name(
     """``table[name](**arguments, **extra)`` with every mistake reported under ``path``.
 
     Args:
+        path, table, name, arguments: see :func:`arguments_by_name`.
+        **extra: arguments from the program; dropped where they are not taken.
+    """
+    arguments = arguments_by_name(path, table, name, arguments, **extra)
+    try:
+        return table[name](**arguments)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, AssertionError) as error:  # Paddle asserts
+        raise ConfigError(f"{path}.{name}: {error or 'these arguments do not go together'}") from error
+
+
+def arguments_by_name(
+    path: str,
+    table: Mapping[str, Callable[..., Any]],
+    name: str,
+    arguments: dict[str, Any] | None,
+    **extra: Any,
+) -> dict[str, Any]:
+    """The arguments for ``table[name]``: those written in the YAML, checked by name, and ``extra``.
+
+    Args:
         path (str): key path for messages.
         table (dict): known names to classes or functions with explicit arguments.
         name (str): the name written in the YAML.
@@ -46,12 +68,7 @@ def build_by_name(
     for required, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and required not in arguments:
             raise ConfigError(f"{path}.{name}: argument {required!r} is missing")
-    try:
-        return table[name](**arguments)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError, ArithmeticError, AssertionError) as error:  # Paddle asserts
-        raise ConfigError(f"{path}.{name}: {error or 'these arguments do not go together'}") from error
+    return arguments
 
 
 def single_item(path: str, item: Any) -> tuple[str, dict[str, Any] | None]:

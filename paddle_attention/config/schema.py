@@ -205,6 +205,10 @@ TRANSFORMS = _named(
     ColorJitter=_arguments(
         prob=NOT_NEGATIVE, brightness=AMOUNT, contrast=AMOUNT, saturation=AMOUNT, hue=AMOUNT
     ),
+    RandAugment=_arguments(num_layers=COUNT, magnitude=_number(minimum=0, maximum=10)),
+    RandAugmentV3=_arguments(num_layers=COUNT, magnitude=_number(minimum=0, maximum=10), interpolation=TEXT),
+    TimmAutoAugment=_arguments(prob=RATE, config_str=TEXT, interpolation=TEXT, mean=THREE),
+    Cutout=_arguments(n_holes=COUNT, length=COUNT),
     RandomErasing=_arguments(mean=THREE, attempt=COUNT, use_log_aspect=BOOL, mode=TEXT),
     NormalizeImage=_arguments(mean=THREE, std=DEVIATIONS, output_fp16=BOOL),
 )
@@ -223,7 +227,17 @@ PART = _section(
             "batch_transform_ops": MIXING,
         }
     },
-    sampler={"properties": {"batch_size": COUNT, "shuffle": BOOL, "drop_last": BOOL}},
+    sampler={
+        "properties": {
+            "batch_size": COUNT,
+            "shuffle": BOOL,
+            "drop_last": BOOL,
+            "first_bs": COUNT,
+            "divided_factor": COUNT,
+            "is_training": BOOL,
+            "seed": _integer(0, 2**31 - 1),
+        }
+    },
     loader={"properties": {"num_workers": _integer(0, 256), "use_shared_memory": BOOL}},
 )
 INFER = _section(

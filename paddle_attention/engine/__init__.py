@@ -8,6 +8,7 @@ checkpoints and log lines, and refuses what it cannot honour.
 from ..config import ConfigError, check_config, move_class_num
 from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
 from .engine import Engine
+from .recipe import check_recipe
 
 __all__ = [
     "ConfigError",
@@ -15,6 +16,7 @@ __all__ = [
     "TopkPostProcess",
     "build_transforms",
     "check_config",
+    "check_recipe",
     "list_images",
     "move_class_num",
     "read_batches",

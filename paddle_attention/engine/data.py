@@ -17,6 +17,7 @@ from ..files import read_lines, read_regular_file
 from ..preprocess import build_batch_transforms, build_transforms
 from .batches import BatchReader
 from .loader import Loader
+from .multi_scale import MultiScaleSampler, ScaledTransforms, at_size
 
 _CHECKED_FILES = 10_000  # of a list, before training: each costs a request to the disk
 _LABEL = re.compile(r"-?[0-9]{1,9}")
@@ -33,8 +34,11 @@ class _Images(Dataset):
 
     def read(self, index: int) -> tuple[np.ndarray, Any]:
         """``(float32 [C, H, W], label)``; raises :class:`DataError` naming the image."""
+        return self._read(index, lambda: self.image(index))
+
+    def _read(self, index: int, load: Callable[[], np.ndarray]) -> tuple[np.ndarray, Any]:
         try:
-            image = np.asarray(self.image(index))
+            image = np.asarray(load())
             if image.ndim != 3:
                 raise ValueError(f"the operators make an array of shape {list(image.shape)} of it")
             return np.ascontiguousarray(image.transpose((2, 0, 1))), np.int64(self.labels[index])
@@ -155,7 +159,23 @@ class Cifar100(_Cifar):
     __doc__ = _Cifar.__doc__
 
 
-DATASETS = {cls.__name__: cls for cls in (ImageNetDataset, Cifar10, Cifar100)}
+class MultiScaleDataset(ImageNetDataset):
+    """The same for :class:`MultiScaleSampler`, whose indices say the size of the image as well."""
+
+    def __init__(
+        self, transform: ScaledTransforms, image_root: str, cls_label_path: str, delimiter: str = " "
+    ) -> None:
+        super().__init__(transform, image_root, cls_label_path, delimiter)
+
+    def read(self, index: int) -> tuple[np.ndarray, Any]:
+        number, image = divmod(index, len(self))
+        return self._read(image, lambda: self.transform(read_regular_file(self.paths[image]), number))
+
+    def name(self, index: int) -> str:
+        return super().name(index % len(self))
+
+
+DATASETS = {cls.__name__: cls for cls in (ImageNetDataset, MultiScaleDataset, Cifar10, Cifar100)}
 
 
 def _distributed_sampler(
@@ -170,10 +190,15 @@ def _plain_sampler(
     return BatchSampler(dataset=dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)
 
 
-SAMPLERS = {"DistributedBatchSampler": _distributed_sampler, "BatchSampler": _plain_sampler}
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "DistributedBatchSampler": _distributed_sampler,
+    "BatchSampler": _plain_sampler,
+    "MultiScaleSampler": MultiScaleSampler,
+}
+_OF_EVERY_PROCESS = ("DistributedBatchSampler", "MultiScaleSampler")  # its own images
 
 
-def _loader_options(num_workers: int = 0, use_shared_memory: bool = True) -> dict[str, Any]:
+def loader_options(num_workers: int = 0, use_shared_memory: bool = True) -> dict[str, Any]:
     return {"workers": num_workers, "use_shared_memory": use_shared_memory}
 
 
@@ -195,10 +220,10 @@ def build_loader(config: dict[str, Any], part: str, class_num: int | None = None
         if not isinstance(section.get(key), dict):
             raise ConfigError(f"{path}.{key}: must be a dict, but got {section.get(key)!r}")
     options = dict(section["dataset"])
-    name = options.pop("name", None)
-    transform = build_transforms(
-        options.pop("transform_ops", None), f"{path}.dataset.transform_ops", settings.get("max_image_pixels")
-    )
+    name, limit = options.pop("name", None), settings.get("max_image_pixels")
+    where = f"{path}.dataset.transform_ops"
+    transform = build_transform(name, options.pop("transform_ops", None), where, limit)
+    check_pair(name, section["sampler"].get("name"), path)
     mixing = options.pop("batch_transform_ops", None)
     if mixing and part != "Train":
         raise unsupported(f"{path}.dataset.batch_transform_ops", "mixing outside training")
@@ -214,14 +239,35 @@ def build_loader(config: dict[str, Any], part: str, class_num: int | None = None
     sampler = _build_sampler(section, path, dataset)
     if mixing:
         mixing = build_batch_transforms(mixing, f"{path}.dataset.batch_transform_ops", class_num)
-    options = build_by_name(path, {"loader": _loader_options}, "loader", section["loader"])
+    options = build_by_name(path, {"loader": loader_options}, "loader", section["loader"])
     return Loader(BatchReader(dataset, mixing or (), skip, part == "Train"), sampler, **options)
+
+
+def build_transform(name: Any, items: Any, where: str, max_pixels: int | None) -> Callable[..., Any]:
+    """The operators as one function; for data of several sizes, of an image and the number of its size."""
+
+    def build(operators: Any) -> Callable[..., Any]:
+        return build_transforms(operators, where, max_pixels)
+
+    transform = build(items)  # so that a mistake shows now
+    if name != MultiScaleDataset.__name__:
+        return transform
+    at_size(items, (32, 32), where)
+    return ScaledTransforms(build, items, where)
+
+
+def check_pair(dataset: Any, sampler: Any, path: str) -> None:
+    """Data of several sizes and their sampler go together."""
+    if (dataset == MultiScaleDataset.__name__) != (sampler == MultiScaleSampler.__name__):
+        raise ConfigError(
+            f"{path}.sampler.name: MultiScaleDataset and MultiScaleSampler go together, but got {dataset} and {sampler}"
+        )
 
 
 def _build_sampler(section: dict[str, Any], path: str, dataset: ImageNetDataset) -> BatchSampler:
     options = dict(section["sampler"])
     name = options.pop("name", "BatchSampler")
-    if name != "DistributedBatchSampler" and paddle.distributed.get_world_size() > 1:
+    if name not in _OF_EVERY_PROCESS and paddle.distributed.get_world_size() > 1:
         raise ConfigError(
             f"{path}.sampler: {name} gives every process the same images; "
             "use DistributedBatchSampler with several processes"
@@ -229,7 +275,7 @@ def _build_sampler(section: dict[str, Any], path: str, dataset: ImageNetDataset)
     sampler = build_by_name(f"{path}.sampler", SAMPLERS, name, options, dataset=dataset)
     if len(sampler) == 0:
         raise ConfigError(
-            f"{path}.sampler: {len(dataset)} images give no batch of {options['batch_size']}; "
+            f"{path}.sampler: {len(dataset)} images give no batch of {options.get('batch_size')}; "
             "lower batch_size or set drop_last to False"
         )
     return sampler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from paddle.optimizer.lr import LRScheduler
 
 from ..config import ConfigError, build_by_name, unsupported
 from .schedules import SCHEDULES
+
+logger = logging.getLogger("ppcls")
 
 
 def _without_decay(network: nn.Layer, names: str | None, one_dim: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -176,6 +179,11 @@ def build_optimizer(
         decay = build_by_name("Optimizer.regularizer", kinds, regularizer.pop("name", None), regularizer)
     else:
         decay = options.pop("weight_decay", None)
+    if name == "AdamW" and options.pop("clip_grad", None) is not None:
+        logger.warning(
+            "Optimizer.clip_grad has no effect: PaddleClas' AdamW ignores it, and so does this engine; to clip "
+            "gradients, write clip_norm"
+        )
     clip = options.pop("clip_norm", None)
     fixed = {
         "network": network,

@@ -25,3 +25,10 @@ def as_list(items: Any, path: str) -> list[Any]:
     if not isinstance(items, list):
         raise ConfigError(f"{path}: must be a list of operators, but got {items!r}")
     return items
+
+
+def as_fill(name: str, value: Any) -> tuple[int, ...]:
+    """A colour of three values from 0 to 255; raises ValueError for another."""
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or any(v not in range(256) for v in value):
+        raise ValueError(f"{name} must be three integers from 0 to 255, but got {value!r}")
+    return tuple(value)

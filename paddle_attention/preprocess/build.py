@@ -9,7 +9,9 @@ import numpy as np
 
 from ..config import build_by_name, single_item
 from ._arguments import as_list
+from .auto_augment import AutoAugment, RandAugment, RandAugmentV3
 from .decode import DecodeImage
+from .erasing import Cutout, HideAndSeek, PCALighting
 from .operators import (
     ColorJitter,
     CropImage,
@@ -22,6 +24,7 @@ from .operators import (
     ResizeImage,
     ToCHWImage,
 )
+from .timm_auto_augment import TimmAutoAugment
 
 OPERATORS = {
     cls.__name__: cls
@@ -34,6 +37,13 @@ OPERATORS = {
         RandFlipImage,
         Pad,
         ColorJitter,
+        AutoAugment,
+        RandAugment,
+        RandAugmentV3,
+        TimmAutoAugment,
+        Cutout,
+        HideAndSeek,
+        PCALighting,
         RandomErasing,
         NormalizeImage,
         ToCHWImage,

@@ -39,9 +39,9 @@ class DecodeImage:
         max_pixels: int | None = None,
     ) -> None:
         self.backend = choice("backend", str(backend).lower(), ("cv2", "pil"))
-        choice("to_np", to_np, (True,))
-        self.to_rgb = to_rgb
-        self.channel_first = channel_first
+        # Without to_np PaddleClas keeps the backend's own: a picture in RGB, or OpenCV's array in BGR.
+        self.to_rgb = to_rgb if to_np else self.backend == "pil"
+        self.channel_first = channel_first and to_np
         self.max_pixels = max_pixels or MAX_PIXELS
 
     def __call__(self, image: Any) -> np.ndarray:

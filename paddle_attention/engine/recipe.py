@@ -1,0 +1,64 @@
+"""Check a recipe without its data and without building its network: would this engine train it?"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from paddle import nn
+
+from ..config import ConfigError, arguments_by_name, check_config
+from ..preprocess import build_batch_transforms, build_transforms
+from .data import DATASETS, SAMPLERS, build_transform, check_pair, loader_options
+from .losses import CombinedLoss
+from .metrics import parse_topk
+from .optim import build_optimizer
+
+_CLASSES = 1000
+
+
+def check_recipe(config: dict[str, Any]) -> None:
+    """Raise for the first thing in a YAML for training that the embedded engine cannot honour.
+
+    Neither the data need be there nor is the network built, so that many YAMLs can be looked through
+    quickly; the device is not looked at.
+
+    Args:
+        config (dict): the parsed YAML; it is not changed.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    config = copy.deepcopy(config)
+    check_config(config, "train")
+    classes = (config["Arch"] or {}).get("class_num") or _CLASSES
+    for part in ("Train", "Eval"):
+        section = config["DataLoader"].get(part)
+        if section:
+            _check_part(section, f"DataLoader.{part}", classes)
+    infer = config.get("Infer")
+    if infer:
+        build_transforms(infer.get("transforms"), "Infer.transforms")
+    for part in ("Train", "Eval"):
+        if (config.get("Loss") or {}).get(part):
+            CombinedLoss(config["Loss"][part], f"Loss.{part}")
+        parse_topk((config.get("Metric") or {}).get(part), f"Metric.{part}")
+    build_optimizer(config, nn.Linear(1, 1), config["Global"]["epochs"], 100)
+
+
+def _check_part(section: dict[str, Any], path: str, classes: int) -> None:
+    for key in ("dataset", "sampler", "loader"):
+        if not isinstance(section.get(key), dict):
+            raise ConfigError(f"{path}.{key}: must be a dict, but got {section.get(key)!r}")
+    options = dict(section["dataset"])
+    name = options.pop("name", None)
+    build_transform(name, options.pop("transform_ops", None), f"{path}.dataset.transform_ops", None)
+    mixing = options.pop("batch_transform_ops", None)
+    if mixing:
+        build_batch_transforms(mixing, f"{path}.dataset.batch_transform_ops", classes)
+    arguments_by_name(f"{path}.dataset", DATASETS, name, options, transform=None)
+    options = dict(section["sampler"])
+    sampler = options.pop("name", "BatchSampler")
+    check_pair(name, sampler, path)
+    arguments_by_name(f"{path}.sampler", SAMPLERS, sampler, options, dataset=None)
+    arguments_by_name(path, {"loader": loader_options}, "loader", section["loader"])

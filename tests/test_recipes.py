@@ -1,0 +1,149 @@
+"""Recipes: which YAMLs the embedded engine takes, and batches of several image sizes."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from paddleclas_home import HOME, OLD
+from test_engine import base, build_small  # noqa: F401 - a fixture
+
+from paddle_attention.cli.recipes import recipe_reasons, summary
+from paddle_attention.config import ConfigError
+from paddle_attention.engine import Engine, check_recipe
+from paddle_attention.engine.data import build_loader
+from paddle_attention.engine.optim import build_optimizer
+
+ROOT = Path(__file__).parent.parent
+
+
+def several_sizes(config, **sampler):
+    config = copy.deepcopy(config)
+    part = config["DataLoader"]["Train"]
+    part["dataset"]["name"] = "MultiScaleDataset"
+    crop = {"RandCropImage": {"size": 8, "use_log_aspect": True}}
+    part["dataset"]["transform_ops"].insert(1, crop)
+    part["sampler"] = {
+        "name": "MultiScaleSampler",
+        "scales": [16, 8, [24, 8]],
+        "first_bs": 4,
+        "divided_factor": 8,
+    }
+    part["sampler"].update(sampler)
+    return config
+
+
+def test_batches_of_several_sizes(base):  # noqa: F811
+    """Each batch has one size and the pixels of 4 images of 16 x 16, at most; every image comes once."""
+    loader = build_loader(several_sizes(base), "Train", 10)
+    seen = []
+    for images, labels in loader:
+        assert (
+            images.shape[0]
+            == labels.shape[0]
+            == {(16, 16): 4, (8, 8): 16, (8, 24): 5}[tuple(images.shape[2:])]
+        )
+        seen.append((tuple(images.shape[2:]), images.numpy()))
+        assert all("digits" in name for name in loader.names())
+    assert {shape for shape, _ in seen} == {(16, 16), (8, 8), (8, 24)}
+    assert len(seen) == len(loader)
+    read = [i % 96 for batch in loader._choose(1) for i in batch]
+    assert set(read) == set(range(96))
+    assert len(read) - 96 < 16  # the last batch is filled from the beginning
+
+
+def test_they_are_the_same_after_an_interruption(base):  # noqa: F811
+    whole, rest = (
+        build_loader(several_sizes(base), "Train", 10),
+        build_loader(several_sizes(base), "Train", 10),
+    )
+    rest.epoch, rest.first = 3, 2
+    whole.epoch = 3
+    for (expected, _), (got, _) in zip(list(whole)[2:], rest, strict=True):
+        np.testing.assert_array_equal(got.numpy(), expected.numpy())
+    first, second = build_loader(several_sizes(base), "Train", 10)._choose(1), whole._choose(2)
+    assert first != second
+    assert build_loader(several_sizes(base, seed=5), "Train", 10)._choose(1) != first
+    assert build_loader(several_sizes(base, shuffle=False), "Train", 10)._choose(1)[0][:3] == [
+        i + 96 * (build_loader(several_sizes(base, shuffle=False), "Train", 10)._choose(1)[0][0] // 96)
+        for i in range(3)
+    ]
+
+
+def test_one_size_outside_training(base):  # noqa: F811
+    loader = build_loader(several_sizes(base, is_training=False), "Train", 10)
+    assert {tuple(images.shape) for images, _ in loader} == {(4, 3, 16, 16)}
+
+
+def test_a_network_is_trained_on_several_sizes(base, tmp_path):  # noqa: F811
+    config = several_sizes(base)
+    config["Global"].update(epochs=2, output_dir=str(tmp_path))
+    config["DataLoader"]["Train"]["loader"]["num_workers"] = 1
+    Engine(config, build_small, "train").train()
+    assert (tmp_path / "Small" / "latest.pdparams").exists() or list(tmp_path.rglob("latest.pdparams"))
+
+
+BAD = [
+    ({"scales": []}, "scales is empty"),
+    ({"scales": [16, "8"]}, "scales must be sides in pixels or .* but one is '8'"),
+    ({"scales": [16, 4]}, r"scales has \(4, 4\), less than divided_factor=8"),
+    ({"name": "DistributedBatchSampler"}, "MultiScaleDataset and MultiScaleSampler go together"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "message"), BAD)
+def test_bad_samplers(base, sampler, message):  # noqa: F811
+    with pytest.raises(ConfigError, match=message):
+        build_loader(several_sizes(base, **sampler), "Train", 10)
+
+
+def test_several_sizes_need_a_crop(base):  # noqa: F811
+    config = several_sizes(base)
+    del config["DataLoader"]["Train"]["dataset"]["transform_ops"][1]
+    with pytest.raises(
+        ConfigError, match="MultiScaleDataset needs one of RandCropImage, ResizeImage, CropImage"
+    ):
+        build_loader(config, "Train", 10)
+    with pytest.raises(ConfigError, match="MultiScaleDataset needs one of"):
+        check_recipe(config)
+
+
+def test_a_key_that_paddleclas_ignores_is_told(log_lines):
+    config = {
+        "Optimizer": {"name": "AdamW", "clip_grad": 5.0, "lr": {"name": "Cosine", "learning_rate": 0.1}}
+    }
+    optimizer, _ = build_optimizer(config, paddle.nn.Linear(1, 1), 1, 1)
+    assert optimizer._grad_clip is None
+    assert any("clip_grad has no effect: PaddleClas' AdamW ignores it" in line for line in log_lines)
+
+
+def test_the_configs_of_this_library_are_accepted():
+    reasons = recipe_reasons(str(ROOT / "ppcls_configs"))
+    assert len(reasons) > 80
+    assert set(reasons.values()) == {""}
+    assert summary(reasons) == []
+
+
+def test_reasons_name_the_key(base, tmp_path):  # noqa: F811
+    for name, change in (("good", {}), ("bad", {"epochs": "ten"}), ("dali", {"use_dali": True})):
+        config = copy.deepcopy(base)
+        config["Global"].update(change)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    reasons = recipe_reasons(str(tmp_path))
+    assert reasons["good.yaml"] == ""
+    assert reasons["bad.yaml"] == "Global.epochs: must be an integer, but got 'ten'"
+    assert reasons["dali.yaml"].startswith("Global.use_dali: True is not supported")
+    assert "must hold sections" in reasons["list.yaml"]
+    assert [row[0] for row in summary(reasons)] == ["1", "1", "1"]
+    with pytest.raises(FileNotFoundError, match="there is no YAML file below"):
+        recipe_reasons(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(not HOME or OLD, reason="PADDLECLAS_HOME names no PaddleClas HEAD")
+def test_most_of_paddleclas_imagenet_recipes_are_accepted():
+    reasons = recipe_reasons(str(Path(HOME) / "ppcls/configs/ImageNet"))
+    refused = {path: reason for path, reason in reasons.items() if reason}
+    assert len(reasons) - len(refused) >= 310, refused
