@@ -368,6 +368,116 @@ def test_unclear_branches_are_not_guessed(workspace):
     assert workspace.run("-c", code).stdout.splitlines()[-1] == "{'conv3'}"
 
 
+def test_a_branch_end_that_cannot_be_used_leaves_the_block():
+    """As in LeViT: the layer that ends the branch unpacks its own sublayers."""
+
+    class Unpacking(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2D(3, 3, 3, padding=1), nn.BatchNorm2D(3)
+
+        def forward(self, x):
+            conv, bn = self._sub_layers.values()
+            return bn(conv(x))
+
+    class Block(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.branch = Unpacking()
+
+        def forward(self, x):
+            return x + self.branch(x)
+
+    model = nn.Sequential(Block(), Block())
+    assert [i.layer for i in insert_attention(model, {"name": "SE", "reduction": 1})] == ["0", "1"]
+    with pytest.raises(ValueError, match=r"'0\.branch' of Sequential runs no longer"):
+        insert_attention(nn.Sequential(Block(), Block()), {"name": "SE", "reduction": 1}, at="residual")
+
+
+class Adding(nn.Layer):
+    """A residual block whose addition is a layer, as in PaddleSeg."""
+
+    class Add(nn.Layer):
+        def forward(self, x, y):
+            return paddle.add(x, y)
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.add = nn.Conv2D(3, 3, 3, padding=1), self.Add()
+
+    def forward(self, x):
+        return nn.functional.relu(self.add(self.conv(x), x))
+
+
+def test_additions_made_by_a_layer_are_seen():
+    blocks = describe_blocks(nn.Sequential(Adding(), Adding()))
+    assert [(b.name, b.branch_end, b.shortcut) for b in blocks] == [("0", "0.conv", ""), ("1", "1.conv", "")]
+    for at, layers in (
+        ("residual", ["0.conv", "1.conv"]),
+        ("identity", ["0", "1"]),
+        ("pre", ["0.conv", "1.conv"]),
+    ):
+        model = nn.Sequential(Adding(), Adding())
+        assert [i.layer for i in insert_attention(model, {"name": "SE", "reduction": 1}, at=at)] == layers
+
+
+class TakesDict(nn.Layer):
+    """As PaddleDetection's backbones."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2D(3, 16, 3, stride=2), nn.Sequential(nn.Conv2D(16, 16, 3, padding=1))
+
+    def forward(self, inputs, scale=1.0):
+        x = self.stem(inputs["image"])
+        return [x, x + self.body(x) * scale]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_inputs_of_ones_own(several):
+    image = {"image": paddle.randn([2, 3, 32, 32]), "shape": paddle.to_tensor([[32, 32]])}
+    inputs = (image, paddle.to_tensor([0.5])) if several else image
+    model = TakesDict()
+    with pytest.raises(ValueError, match=r"does not run on a trial image; give input_shape=.*, or inputs="):
+        insert_attention(model, "SE")
+    assert [i.layer for i in insert_attention(model, "SE", at="body.0", inputs=inputs)] == ["body.0"]
+    with pytest.raises(ValueError, match="give either input_shape or inputs"):
+        insert_attention(model, "SE", inputs=inputs, input_shape=[3, 32, 32])
+    assert describe_blocks(TakesDict(), inputs=inputs)
+    assert image["image"].stop_gradient
+
+
+# PaddleClas network, blocks of each stage, the first and the last
+UNITS = [
+    ("MobileNetV1_x0_25", [1, 2, 2, 6, 2], "blocks.0", "blocks.12"),
+    ("VGG11", [1, 1, 1, 1, 1], "conv_block_1", "conv_block_5"),
+    ("PPLCNet_x0_25", [1, 2, 2, 6, 2], "blocks2.0", "blocks6.1"),
+    ("DenseNet121", [1, 1, 1, 1], "db_conv_2", "db_conv_5"),
+    ("InceptionV3", [3, 5, 3], "inception_block_list.0", "inception_block_list.10"),
+    ("ShuffleNetV2_x0_25", [4, 8, 4], "2_1", "4_4"),
+    ("RepVGG_A0", [1, 2, 4, 14, 1], "stage0", "stage4.0"),
+]
+
+
+@pytest.mark.parametrize(("name", "stages", "first", "last"), UNITS)
+def test_networks_without_residual_blocks_have_units(arch, name, stages, first, last):
+    with paddle.utils.unique_name.guard():
+        model = getattr(arch, name)()
+    blocks = describe_blocks(model)
+    assert [sum(b.stage == s + 1 for b in blocks) for s in range(len(stages))] == stages
+    assert (blocks[0].name, blocks[-1].name) == (first, last)
+    done = insert_attention(model, {"name": "SE", "min_hidden": 2})
+    assert len(done) == len(blocks)
+    assert len(insert_attention(model, {"name": "SE", "min_hidden": 2}, at="stage", stages=[1, -1])) == 2
+    assert model.eval()(image(1, 224 if "VGG" in name else 64)).shape[-1] == 1000
+
+
+def test_a_network_without_classes_has_its_convolutions():
+    assert [i.layer for i in insert_attention(vgg11(), "SE", stages=[-1])] == ["features.16", "features.18"]
+    done = insert_attention(vgg11(), {"name": "SKConv", "groups": 1, "stages": 2})
+    assert [i.layer for i in done] == ["features.3"]
+
+
 class Nhwc(nn.Layer):
     def __init__(self):
         super().__init__()

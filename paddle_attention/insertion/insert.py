@@ -28,7 +28,7 @@ from .placement import find_targets
 from .rebuilt import check_survival
 from .records import Insertion, Record, record, records, set_records, stand_for
 from .replace import check_replacements, like_convolution, replace_layers, swap
-from .request import errors_at, parse_requests
+from .request import PlaceError, Request, errors_at, parse_requests
 from .trace import PROBE_SIZES, last_line, run_trace, trace_network
 from .undo import remove_insertions
 
@@ -91,8 +91,27 @@ def insert_attention(
             )
         return _insert_from_file(model, read_attention(attention), input_shape, inputs)
     requests = parse_requests(attention, at, stages, blocks, before)
-    trace = trace_network(model, input_shape, inputs)
-    structure, targets, layers = Structure(trace), [], []
+    structure = Structure(trace_network(model, input_shape, inputs))
+    try:
+        done = _insert(structure, requests)
+    except PlaceError as error:
+        # Where the place is the network's to decide, the end of a branch may be one that cannot be used.
+        elsewhere = [request.by_default("block") for request in requests]
+        if elsewhere == requests:
+            raise
+        try:
+            done = _insert(structure, elsewhere)
+        except ValueError:
+            raise error from None
+        requests = elsewhere
+    shape = None if input_shape is None else tuple(input_shape)
+    record(model, Record(tuple(request.specification for request in requests), shape, tuple(done)))
+    return done
+
+
+def _insert(structure: Structure, requests: Sequence[Request]) -> list[Insertion]:
+    """Put in what is asked for, or leave everything as it was."""
+    trace, targets, layers = structure.trace, [], []
     for request in requests:
         with errors_at(request.path):
             for target in find_targets(structure, request):
@@ -100,10 +119,7 @@ def insert_attention(
                 layers.append(_build(trace, target))
     check_replacements(targets)
     check_survival(trace, targets)
-    done = _apply(trace, targets, layers)
-    shape = None if input_shape is None else tuple(input_shape)
-    record(model, Record(tuple(request.specification for request in requests), shape, tuple(done)))
-    return done
+    return _apply(trace, targets, layers)
 
 
 def _insert_from_file(
@@ -202,7 +218,7 @@ def _check_calls(trace: Trace, done: Sequence[Insertion]) -> None:
         return
     for inserted in done:
         if calls[inserted.key] != again.count(inserted.layer):
-            raise ValueError(
+            raise PlaceError(
                 f"layer {inserted.layer!r} of {trace.title} runs its sublayers in turn, and with them the "
                 f"attention put on it ({calls[inserted.key]} times in all); choose its last sublayer"
             )
@@ -223,7 +239,7 @@ def _run_again(trace: Trace, calls: collections.Counter[str], attentions: Sequen
             callers = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
             if shape is first and not any(x is y for x in callers for y in attentions):
                 names = [name for x in reversed(callers) for name, y in trace.layers.items() if x is y]
-                raise ValueError(
+                raise PlaceError(
                     f"layer {names[0] if names else ''!r} of {trace.title} runs no longer with attention among its "
                     f"sublayers ({last_line(error)}); choose another layer"
                 ) from error

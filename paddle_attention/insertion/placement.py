@@ -13,7 +13,7 @@ from ..naming import did_you_mean
 from ..registry import list_attentions
 from .blocks import Block, Structure, default_place
 from .replace import first_convolution
-from .request import Request
+from .request import PlaceError, Request
 from .trace import Trace
 
 _SHOWN = 12  # names in a hint
@@ -258,7 +258,7 @@ def count_channels(trace: Trace, request: Request, name: str, on_input: bool) ->
             f"layer {name!r} of {trace.title} {verb} tokens {shapes[0]}, and {request.name} needs a feature map "
             f"[N, C, H, W]; choose one of {', '.join(takers)}"
         )
-    raise ValueError(
+    raise PlaceError(
         f"attention needs one feature map [N, C, H, W], but layer {name!r} of {trace.title} "
         f"{verb} {shapes if shapes != [[]] else 'something that is not one tensor'}; choose another layer"
     )

@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from ..trial import trial
+from .request import PlaceError
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def check_survival(trace: Trace, targets: Sequence[Target]) -> None:
             if owner not in lost:
                 lost[owner] = _lost_layers(trace, owner, method)
             if inside in lost[owner]:
-                raise ValueError(
+                raise PlaceError(
                     f"layer {target.layer!r} of {trace.title} disappears when {owner or 'the network'!r} merges its "
                     f"branches for deployment ({method}()), and attention on it would be lost; put it on "
                     f"{owner or 'another layer'!r}, such as with at='block'"

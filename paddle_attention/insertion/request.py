@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,14 @@ class Request:
         chosen = self.stages is not None or self.blocks is not None
         return self.at_first_convolution or self.at in ("", *PLACEMENTS) or chosen
 
+    def by_default(self, at: str) -> Request:
+        """The same at another place, where none is asked for."""
+        return dataclasses.replace(self, at=at) if not self.at and not self.replaces else self
+
+
+class PlaceError(ValueError):
+    """Attention cannot be put on a layer that a place means."""
+
 
 @contextlib.contextmanager
 def errors_at(path: str) -> Iterator[None]:
@@ -62,7 +71,8 @@ def errors_at(path: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}" if path else str(error)) from error
+        kind = PlaceError if isinstance(error, PlaceError) else ValueError
+        raise kind(f"{path}: {error}" if path else str(error)) from error
 
 
 def parse_requests(

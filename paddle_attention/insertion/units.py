@@ -12,23 +12,30 @@ from .trace import Call, Trace
 def repeated_units(trace: Trace) -> list[Call]:
     """The first calls of the outermost layers whose class has several members that hold convolutions.
 
-    Where these have more than one convolution, layers with just one (a stem, a transition) do not
-    count. A network that is written without classes of its own has its convolutions as units.
+    Where some classes have more than one convolution, those with just one (a stem, a transition) do not
+    count; what stands in a list among units is one as well. A network that is written without
+    classes of its own has its convolutions as units.
     """
     calls: dict[str, Call] = {}
     for call in trace.calls:
-        if call.name and len(call.shape) == 4 and max(call.shape[2:]) > 1:
+        if call.name and len(call.shape) == 4:
             calls.setdefault(call.name, call)
-    convolutions = {name: _convolutions(trace.layers[name]) for name in calls}
-    own = [
-        n for n in calls if convolutions[n] and not type(trace.layers[n]).__module__.startswith("paddle.nn.")
-    ]
-    kinds = [type(trace.layers[name]) for name in own]
-    units = _outermost(name for name in own if kinds.count(type(trace.layers[name])) > 1)
-    if any(convolutions[name] > 1 for name in units):
-        units = [name for name in units if convolutions[name] > 1]
+    sizes = {name: _convolutions(trace.layers[name]) for name in calls}
+    own: dict[type, list[str]] = {}
+    for name in calls:
+        kind = type(trace.layers[name])
+        if sizes[name] and not kind.__module__.startswith("paddle.nn."):
+            own.setdefault(kind, []).append(name)
+    units = _outermost(name for names in own.values() if len(names) > 1 for name in names)
+    large = {kind for kind, names in own.items() if max(map(sizes.__getitem__, names)) > 1}
+    if any(type(trace.layers[name]) in large for name in units):
+        units = [name for name in units if type(trace.layers[name]) in large]
+        lists = {name.rpartition(".")[0] for name in units if name.rpartition(".")[2].isdigit()}
+        among = (name for names in own.values() for name in names if sizes[name] > 1)
+        units = _outermost([*units, *(n for n in among if n.rpartition(".")[0] in lists and n not in units)])
     elif not units:
-        units = [name for name in calls if isinstance(trace.layers[name], nn.Conv2D)]
+        convolutions = [name for name in calls if isinstance(trace.layers[name], nn.Conv2D)]
+        units = [name for name in convolutions if max(calls[name].shape[2:]) > 1]
     return [calls[name] for name in sorted(units, key=trace.order.index)]
 
 

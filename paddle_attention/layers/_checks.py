@@ -81,16 +81,22 @@ def check_divides(channels: int, **parts: Any) -> None:
             raise ValueError(f"channels={channels} is not divisible by {name}={value}; try {name}={near}")
 
 
-def hidden_width(channels: int, reduction: int, hidden_channels: int | None = None) -> int:
-    """Width of the bottleneck: ``hidden_channels`` if given, else ``channels // reduction``."""
+def hidden_width(
+    channels: int, reduction: int, hidden_channels: int | None = None, min_hidden: int | None = None
+) -> int:
+    """Width of the bottleneck: ``hidden_channels`` if given, else ``channels // reduction``, at least ``min_hidden``."""
     check_positive_int(channels=channels)
     if hidden_channels is not None:
         check_positive_int(hidden_channels=hidden_channels)
         return hidden_channels
     check_positive_int(reduction=reduction)
+    if min_hidden is not None:
+        check_positive_int(min_hidden=min_hidden)
+        return max(channels // reduction, min_hidden)
     if reduction > channels:
+        hint = ", or min_hidden=8 where the mechanism has it"
         raise ValueError(
             f"channels={channels} // reduction={reduction} leaves no hidden channel; "
-            f"choose reduction <= {channels}"
+            f"choose reduction <= {channels}{hint}"
         )
     return channels // reduction

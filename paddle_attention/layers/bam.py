@@ -42,6 +42,7 @@ class BAM(GateLayer):
         channels (int): channels of the input (``gate_channel`` of the authors' code).
         reduction (int): both branches are ``channels // reduction`` wide
             (``reduction_ratio``).
+        min_hidden (int, optional): that width at least, for layers of few channels.
         num_layers (int): hidden layers of the channel branch.
         dilation_conv_num (int): dilated 3x3 convolutions of the spatial branch.
         dilation_val (int): their dilation.
@@ -86,9 +87,10 @@ class BAM(GateLayer):
         dilation_conv_num: int = 2,
         dilation_val: int = 4,
         combine: str = "mul",
+        min_hidden: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden_width(channels, reduction)
+        hidden = hidden_width(channels, reduction, min_hidden=min_hidden)
         check_positive_int(num_layers=num_layers, dilation_conv_num=dilation_conv_num)
         check_positive_int(dilation_val=dilation_val)
         check_choice("combine", combine, ("mul", "add"))

@@ -47,6 +47,7 @@ class CBAM(AttentionLayer):
         bias (bool): biases in the MLP of the channel gate.
         hidden_channels (int, optional): hidden width of that MLP, instead of
             ``channels // reduction``.
+        min_hidden (int, optional): that width at least, for layers of few channels.
         identity_init (bool): start as the identity: every gate is doubled and its
             last layer starts from 0, so all weights start at 1.
 
@@ -75,11 +76,12 @@ class CBAM(AttentionLayer):
         hidden_channels: int | None = None,
         identity_init: bool = False,
         bn_momentum: float = 0.01,
+        min_hidden: int | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
         self.channel_gate = ChannelAttention(
-            channels, reduction, pool_types, bias, hidden_channels, identity_init
+            channels, reduction, pool_types, bias, hidden_channels, identity_init, min_hidden
         )
         self.spatial_gate = (
             None

@@ -82,6 +82,7 @@ class ChannelAttention(GateLayer):
             and ``'lse'`` (log-sum-exp), each of which goes through the MLP. Default: the first two.
         bias (bool): biases in both layers of the MLP, as in the authors' code.
         hidden_channels (int, optional): the hidden width itself.
+        min_hidden (int, optional): the hidden width at least, for layers of few channels.
         identity_init (bool): start as the identity: every gate is doubled and its
             last layer starts from 0, so all weights start at 1.
 
@@ -103,9 +104,10 @@ class ChannelAttention(GateLayer):
         bias: bool = True,
         hidden_channels: int | None = None,
         identity_init: bool = False,
+        min_hidden: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden_width(channels, reduction, hidden_channels)
+        hidden = hidden_width(channels, reduction, hidden_channels, min_hidden)
         pool_types = (pool_types,) if isinstance(pool_types, str) else tuple(pool_types)
         if not pool_types or set(pool_types) - set(POOL_TYPES) or len(set(pool_types)) != len(pool_types):
             raise ValueError(

@@ -64,6 +64,7 @@ class FcaLayer(GateLayer):
         dct_h, dct_w (int): size of the basis, at least 7. The authors use 56, 28, 14
             and 7 in the four stages of a ResNet at 224 x 224.
         reduction (int): the hidden width is ``channels // reduction``.
+        min_hidden (int, optional): the hidden width at least, for layers of few channels.
         freq_sel_method (str): which frequencies and how many, such as ``'top16'``.
         identity_init (bool): start as the identity: the gate is doubled and its
             last layer starts from 0.
@@ -86,9 +87,10 @@ class FcaLayer(GateLayer):
         reduction: int = 16,
         freq_sel_method: str = "top16",
         identity_init: bool = False,
+        min_hidden: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden_width(channels, reduction)
+        hidden = hidden_width(channels, reduction, min_hidden=min_hidden)
         check_positive_int(dct_h=dct_h, dct_w=dct_w)
         if min(dct_h, dct_w) < 7:
             raise ValueError(f"dct_h and dct_w must be at least 7, but got {dct_h} and {dct_w}")

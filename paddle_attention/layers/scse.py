@@ -39,6 +39,7 @@ class scSE(AttentionLayer):  # the paper's own spelling
     Args:
         channels (int): channels of the input (``num_channels``).
         reduction (int): the hidden width is ``channels // reduction`` (``reduction_ratio``).
+        min_hidden (int, optional): the hidden width at least, for layers of few channels.
         aggregate (str): ``'max'`` or ``'add'``.
         identity_init (bool): start as the identity: both gates are doubled (with
             ``'add'``, not) and their last layers start from 0.
@@ -54,10 +55,15 @@ class scSE(AttentionLayer):  # the paper's own spelling
     TORCH_KEYS = {"authors": {"fc1": "cSE.fc1", "fc2": "cSE.fc2", "conv": "sSE.conv"}}
 
     def __init__(
-        self, channels: int, reduction: int = 2, aggregate: str = "max", identity_init: bool = False
+        self,
+        channels: int,
+        reduction: int = 2,
+        aggregate: str = "max",
+        identity_init: bool = False,
+        min_hidden: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden_width(channels, reduction)
+        hidden = hidden_width(channels, reduction, min_hidden=min_hidden)
         check_choice("aggregate", aggregate, ("max", "add"))
         self.channels, self.aggregate = channels, aggregate
         self.avg_pool = nn.AdaptiveAvgPool2D(1)

@@ -48,6 +48,7 @@ class SEBlock(GateLayer):
         bias (bool): biases in both fully connected layers, initialised to 0.
         hidden_channels (int, optional): the hidden width itself; ``reduction``
             is then not used.
+        min_hidden (int, optional): the hidden width at least, for layers of few channels.
         gate (str): ``'sigmoid'``, or ``'hard_sigmoid'`` for the
             ``relu6(v + 3) / 6`` of MobileNetV3.
         identity_init (bool): start as the identity: the gate is doubled and its
@@ -77,9 +78,10 @@ class SEBlock(GateLayer):
         gate: str = "sigmoid",
         identity_init: bool = False,
         squeeze: bool = True,
+        min_hidden: int | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden_width(channels, reduction, hidden_channels)
+        hidden = hidden_width(channels, reduction, hidden_channels, min_hidden)
         check_choice("gate", gate, GATES)
         self.channels = channels
         # The pooling layer, not mean([2, 3]): the latter is a slow reduction when deployed.

@@ -52,3 +52,10 @@ MUTANTS = [
 
 class TestCBAM(shared_tests(CASES, BAD_ARGUMENTS)):
     """The tests that every mechanism has."""
+
+
+def test_narrow_layers_have_a_least_width():
+    """channels // reduction would be 0."""
+    layer = pa.CBAM(8, min_hidden=3)
+    widths = {value.shape[0] for key, value in layer.state_dict().items() if key.endswith("fc1.weight")}
+    assert widths == {3}

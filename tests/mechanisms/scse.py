@@ -5,6 +5,8 @@ from functools import partial
 import numpy as np
 from layer_tester import shared_tests
 
+from paddle_attention import scSE
+
 from ._case import CHANNELS, PIXELS, Case
 from ._numpy import conv, pool, relu, sigmoid
 
@@ -37,3 +39,10 @@ MUTANTS = [
 
 class TestScSE(shared_tests(CASES)):
     """The tests that every mechanism has."""
+
+
+def test_narrow_layers_have_a_least_width():
+    """channels // reduction would be 0."""
+    layer = scSE(8, 16, min_hidden=3)
+    widths = {value.shape[0] for key, value in layer.state_dict().items() if key.endswith("fc1.weight")}
+    assert widths == {3}

@@ -28,6 +28,7 @@ CASES = [
     Case("SE", se, {"reduction": 4}, applied=scaled, maps=CHANNELS, start="gate"),
     Case("SE", se, {"reduction": 8, "bias": False}, (3, 8, 6, 4)),
     Case("SE", se, {"hidden_channels": 3}, (1, 5, 4, 4)),
+    Case("SE", se, {"min_hidden": 2}, (1, 5, 4, 4)),
     Case("SE", partial(se, gate=hard_sigmoid), {"reduction": 2, "gate": "hard_sigmoid"}),
     Case("SE", GATED(se), {"reduction": 2, "identity_init": True}),
     Case("SE", partial(se, squeeze=False), {"reduction": 2, "squeeze": False}),
@@ -36,6 +37,8 @@ CASES = [
 
 BAD_ARGUMENTS = [
     (lambda: pa.SEBlock(8, reduction=16), "channels=8 // reduction=16 leaves no hidden channel"),
+    (lambda: pa.SEBlock(8, reduction=16), "choose reduction <= 8, or min_hidden=8"),
+    (lambda: pa.SEBlock(8, min_hidden=0), "min_hidden must be a positive integer, but got 0"),
     (lambda: pa.SEBlock(8, reduction=0), "reduction must be a positive integer, but got 0"),
     (lambda: pa.SEBlock(8, hidden_channels=-1), "hidden_channels must be a positive integer, but got -1"),
     (lambda: pa.SEBlock(8, reduction=2, gate="tanh"), r"\['hard_sigmoid', 'sigmoid'\], but got 'tanh'"),
