@@ -163,6 +163,7 @@ def test_attention_net(arch):
 
 
 NET = {"backbone": {"name": "ResNet18"}, "attention": ["SE"]}
+TEACHER = {"Teacher": {"name": "SE_ResNet18", "class_num": 10, "pretrained": False}}
 BAD_ARCHS = [
     ({"name": "SE_ResNet18", "clas_num": 3}, "no argument 'clas_num'; did you mean 'class_num'"),
     ({"name": "SE_ResNet18", "freeze_befor": "x"}, "no argument 'freeze_befor'"),
@@ -212,6 +213,37 @@ BAD_ARCHS = [
         {"name": "SE_ResNet18", "backbone": "ResNet50"},
         "Arch.backbone: SE_ResNet18 has its own; .* AttentionNet",
     ),
+    (
+        {"name": "SE_ResNet18", "reduction": 0},
+        "Arch.attention.0: at layer .* reduction must be a positive integer",
+    ),
+    ({"name": "SE_ResNet18", "stages": 5}, "Arch.attention.0: .* has no stage 5"),
+    ({"name": "SE_ResNet18", "reductoin": 2}, "Arch.reductoin: .*; did you mean 'reduction'"),
+    ({"name": "SE_ResNet18", "attention": "SEE"}, "Arch.attention: unknown attention 'SEE'"),
+    ({"name": "SE_ResNet18", "attention": "[{name: SEE}]"}, "Arch.attention.0: unknown attention 'SEE'"),
+    ({"name": "SE_ResNet18", "attention": "[{name: SE"}, "Arch.attention is not a YAML file"),
+    (
+        {
+            "name": "DistillationModel",
+            "models": [TEACHER, {"Student": {"name": "SE_ResNet18", "reductoin": 4}}],
+        },
+        "^Arch.models.1.Student.reductoin: .*; did you mean 'reduction'",
+    ),
+    (
+        {"name": "DistillationModel", "models": [TEACHER, {"Student": {"name": "SE_ResNet1"}}]},
+        "^Arch.models.1.Student.name: PaddleClas has no network 'SE_ResNet1'; did you mean",
+    ),
+    (
+        {"name": "DistillationModel", "models": [TEACHER, {"Student": {"class_num": 10}}]},
+        "^Arch.models.1.Student.name: PaddleClas has no network None",
+    ),
+    (
+        {
+            "name": "RecModel",
+            "Backbone": {"name": "SE_ResNet18", "attention": [{"name": "SE", "reductoin": 4}]},
+        },
+        "^Arch.Backbone.attention.0: attention 'SE' takes no argument 'reductoin'",
+    ),
 ]
 
 
@@ -219,6 +251,57 @@ BAD_ARCHS = [
 def test_bad_archs(arch, section, message):
     with pytest.raises((ValueError, AssertionError), match=message):
         bridge.build_network({"Arch": section, "Global": {}})
+
+
+def gates(network):
+    return {n: x.fc1.weight.shape[0] for n, x in network.named_sublayers() if type(x).__name__ == "SEBlock"}
+
+
+def test_named_networks_can_be_tuned(arch):
+    def built(**section):
+        return gates(bridge.build_network({"Arch": {"name": "SE_ResNet18", "class_num": 10, **section}}))
+
+    assert set(built().values()) == {64 // 16, 128 // 16, 256 // 16, 512 // 16}
+    found = built(reduction=4, stages=[3, 4])
+    assert len(found) == 4
+    assert set(found.values()) == {256 // 4, 512 // 4}
+    assert len(built(at="stage", stages=-1)) == 1
+    assert built(attention=[{"name": "SE", "hidden_channels": 3, "at": "block"}]) == {
+        f"blocks.{i}.attention": 3 for i in range(8)
+    }
+    assert built(attention="[{name: SE, hidden_channels: 3, stages: 2}]") == {
+        "blocks.2.conv1.attention": 3,
+        "blocks.3.conv1.attention": 3,
+    }
+
+
+def test_keys_that_ask_for_nothing_are_warnings(arch, log_lines):
+    """As drop_rate: 0 in PaddleClas' StarNet YAMLs."""
+    for section in (
+        {"name": "ResNet18"},
+        {"name": "SE_ResNet18"},
+        {"name": "AttentionNet", **NET, "attention": "SE"},
+    ):
+        bridge.build_network({"Arch": {**section, "class_num": 10, "drop_rate": 0}})
+    assert [
+        line for line in log_lines if "drop_rate: 0 has no effect: ResNet18 takes no such argument" in line
+    ][2:]
+
+
+def test_weights_that_cannot_be_fetched(arch, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("Download from https://example.com/ResNet18.pdparams failed. Retry limit reached")
+
+    module = __import__(arch.ResNet18.__module__, fromlist=["x"])
+    monkeypatch.setattr(module, "load_dygraph_pretrain", fail, raising=False)
+    monkeypatch.setattr(module, "load_dygraph_pretrain_from_url", fail, raising=False)
+    for name in ("ResNet18", "SE_ResNet18"):
+        with pytest.raises(
+            ValueError,
+            match=r"^Arch.pretrained: the weights of .*ResNet18 could not be fetched from https://example",
+        ) as caught:
+            bridge.build_network({"Arch": {"name": name, "pretrained": True}})
+        assert "pretrained: /path/to" in str(caught.value)
 
 
 class Drops:

@@ -22,11 +22,12 @@ from .carry import save_attention
 from .hooks import attention_prefixes, replacing_classes
 from .insert import describe_blocks, insert_attention
 from .records import AttentionRuns, Insertion, check_attention, watch_attention
-from .request import PLACEMENTS
+from .request import PLACE_KEYS, PLACEMENTS
 from .undo import attention_disabled, remove_attention
 
 __all__ = [
     "PLACEMENTS",
+    "PLACE_KEYS",
     "AttentionRuns",
     "Block",
     "Insertion",

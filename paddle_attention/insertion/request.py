@@ -12,7 +12,8 @@ from ..naming import did_you_mean
 from ..registry import AttentionEntry, check_arguments, get_attention
 
 PLACEMENTS = ("residual", "block", "stage", "pre", "identity")
-_KEYS = ("name", "at", "stages", "blocks", "before")
+PLACE_KEYS = ("at", "stages", "blocks", "before")
+_KEYS = ("name", *PLACE_KEYS)
 
 
 @dataclass(frozen=True)

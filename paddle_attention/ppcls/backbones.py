@@ -11,17 +11,19 @@ import importlib
 import inspect
 import logging
 import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddle import nn
 
-from ..config import ConfigError, DataError
-from ..insertion import insert_attention
+from ..config import ConfigError, DataError, parse_value
+from ..insertion import PLACE_KEYS, insert_attention
 from ..naming import did_you_mean
 from ..networks import BACKBONES, get_network, list_networks, set_output_stride
 from ..networks import stride_in_1x1 as _move_strides
+from ..registry import attention_arguments, list_attentions
 from .guard import guarded
 
 if TYPE_CHECKING:
@@ -91,7 +93,7 @@ def AttentionNet(
                 f"Arch: {key} is given twice, as {value!r} and as backbone.{key}={arguments[key]!r}"
             )
         arguments[key] = value
-    network = _build_backbone(backbone["name"], arguments)
+    network = _build_backbone(backbone["name"], arguments, _attention_keys(attention))
     try:
         if stride_in_1x1:
             _move_strides(network)
@@ -99,6 +101,8 @@ def AttentionNet(
             set_output_stride(network, output_stride)
     except ValueError as error:
         raise ValueError(f"Arch.{error}") from error
+    if isinstance(attention, str) and attention.strip()[:1] in ("[", "{"):  # PaddleClas' -o gives it as it is
+        attention = parse_value(attention, "Arch.attention")
     try:
         inserted = insert_attention(network, attention, input_shape=input_shape) if attention != [] else ()
     except ValueError as error:
@@ -110,6 +114,14 @@ def AttentionNet(
         for parameter in layers[insertion.key].parameters() if attention_lr_mult != 1 else ():
             parameter.optimize_attr["learning_rate"] *= attention_lr_mult
     return network
+
+
+def _attention_keys(attention: Any) -> list[str]:
+    """Keys of the mechanisms of a specification, as far as it is one."""
+    items = attention if isinstance(attention, (list, tuple)) else [attention]
+    names = [item.get("name") if isinstance(item, Mapping) else item for item in items]
+    known = {entry.name for entry in list_attentions()}
+    return [key for name in names if name in known for key in attention_arguments(str(name))]
 
 
 _OWN = (
@@ -125,14 +137,14 @@ _OWN = (
 
 def _preset_factory(preset: NetworkPreset) -> Callable[..., Any]:
     def factory(pretrained: bool = False, use_ssld: bool = False, **kwargs: Any) -> nn.Layer:
-        for key in ("backbone", "attention"):
-            if key in kwargs:
-                raise ValueError(
-                    f"Arch.{key}: {preset.name} has its own; for another use the name AttentionNet"
-                )
+        if "backbone" in kwargs:
+            raise ValueError(
+                f"Arch.backbone: {preset.name} has its own; for another use the name AttentionNet"
+            )
+        attention, kwargs = tuned(preset, kwargs)
         return AttentionNet(
             backbone=preset.backbone,
-            attention=list(preset.attention),
+            attention=attention,
             pretrained=pretrained,
             use_ssld=use_ssld,
             **{**preset.options, **kwargs},
@@ -142,12 +154,36 @@ def _preset_factory(preset: NetworkPreset) -> Callable[..., Any]:
     factory.__doc__ = f"""{preset.backbone} with {list(preset.attention)}.
 
     Args:
+        attention (str, dict or list): to be inserted instead.
         pretrained (bool or str): weights of {preset.backbone}: True for
             PaddleClas' own, a str for a ``.pdparams`` file.
         use_ssld (bool): with ``pretrained=True``, the distilled weights.
-        **kwargs: arguments of PaddleClas' {preset.backbone}, such as ``class_num``.
+        **kwargs: arguments of the mechanism and its place, such as ``reduction`` or ``stages``,
+            and of PaddleClas' {preset.backbone}, such as ``class_num``.
     """
     return factory
+
+
+def tuned(preset: NetworkPreset, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A named network's attention with the keys of ``given`` that are its own, and the other keys.
+
+    A key of a mechanism, or of its place, changes each item of the network's list that knows it;
+    ``attention`` replaces the whole list.
+
+    Raises:
+        ValueError: for keys beside an ``attention`` that could mean either.
+    """
+    rest = dict(given)
+    if "attention" in rest:
+        return rest.pop("attention"), rest
+    items = [dict(item) for item in preset.attention]
+    for key in given:
+        fitting = [item for item in items if key in (*PLACE_KEYS, *attention_arguments(item["name"]))]
+        for item in fitting:
+            item[key] = given[key]
+        if fitting:
+            del rest[key]
+    return items, rest
 
 
 globals().update(BACKBONES)
@@ -155,7 +191,8 @@ globals().update({name: _preset_factory(get_network(name)) for name in list_netw
 __all__ = ["AttentionNet", *BACKBONES, *list_networks()]
 
 
-def _build_backbone(name: str, arguments: dict[str, Any]) -> nn.Layer:
+def _build_backbone(name: str, arguments: dict[str, Any], also: Sequence[str] = ()) -> nn.Layer:
+    """PaddleClas' network; ``also`` are further keys that may have been meant by an unknown one."""
     arch = importlib.import_module("ppcls.arch")
     factory: Any = getattr(arch, name, BACKBONES.get(name)) if isinstance(name, str) else None
     if not is_network(factory):
@@ -173,16 +210,45 @@ def _build_backbone(name: str, arguments: dict[str, Any]) -> nn.Layer:
         raise type(error)(f"Arch.backbone: {name}: {error}") from error
     except TypeError as error:
         raise ValueError(f"Arch.backbone: {name}: {error}") from error
-    known = accepted_arguments(factory, type(network))
-    for argument in arguments:
-        if argument not in known:
-            raise ValueError(
-                f"Arch.{argument}: backbone {name} takes no argument {argument!r}"
-                f"{did_you_mean(argument, [*known, *_OWN])} (it takes: {', '.join(sorted(known))})"
-            )
+    except RuntimeError as error:
+        raise explain_download(error, name) from error
+    check_used("Arch", name, type(network), arguments, [*_OWN, *also])
     if isinstance(weights, str):
         _load_backbone_weights(network, weights)
     return network
+
+
+def check_used(
+    path: str, name: str, network_class: type, arguments: Mapping[str, Any], others: Sequence[str] = ()
+) -> None:
+    """Raise ValueError for an argument that PaddleClas' network ``name`` would drop; ``path`` is its section's.
+
+    One that asks for nothing (0, False, None), as in some of PaddleClas' own YAMLs, is a warning.
+    ``others`` are words that could have been meant.
+    """
+    factory: Any = getattr(importlib.import_module("ppcls.arch"), name, BACKBONES.get(name))
+    known = accepted_arguments(factory, network_class)
+    for argument, value in arguments.items():
+        if argument in known:
+            continue
+        if not value:
+            _logger.warning(f"{path}.{argument}: {value!r} has no effect: {name} takes no such argument")
+            continue
+        raise ValueError(
+            f"{path}.{argument}: backbone {name} takes no argument {argument!r}"
+            f"{did_you_mean(argument, [*known, *others])} (it takes: {', '.join(sorted(known))})"
+        )
+
+
+def explain_download(error: RuntimeError, name: str) -> Exception:
+    """What to do where PaddleClas could not fetch weights; any other error as it is."""
+    found = re.search(r"https?://\S+", str(error))
+    if found is None or "ownload" not in str(error):
+        return error
+    return ValueError(
+        f"Arch.pretrained: the weights of {name} could not be fetched from {found[0]}; download this file where "
+        "there is a network, and give its path instead: pretrained: /path/to/the/file.pdparams"
+    )
 
 
 def is_network(value: Any) -> bool:

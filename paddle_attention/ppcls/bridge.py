@@ -8,7 +8,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import paddle
@@ -112,9 +112,9 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
     register()
     arch = importlib.import_module("ppcls.arch")
     name = config["Arch"].get("name")
-    if not isinstance(name, str) or not backbones.is_network(getattr(arch, name, None)):
-        known = [n for n, v in vars(arch).items() if backbones.is_network(v)]
-        raise ValueError(f"Arch.name: PaddleClas has no network {name!r}{did_you_mean(name, known)}")
+    _check_name("Arch", name)
+    for path, part in _parts(config["Arch"]):
+        _check_name(path, part.get("name"))
     if mode != "train":
         section = {k: v for k, v in config["Arch"].items() if k not in ("pretrained", "use_sync_bn")}
         if isinstance(section.get("backbone"), dict):
@@ -123,15 +123,71 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
     with guarded():
         try:
             if "mode" in inspect.signature(arch.build_model).parameters:
-                return arch.build_model(config, mode)
-            return arch.build_model(config["Arch"])  # PaddleClas up to 2.3
+                network = arch.build_model(config, mode)
+            else:
+                network = arch.build_model(config["Arch"])  # PaddleClas up to 2.3
+            _check_all_used(config["Arch"], network)
+            return network
         except (ConfigError, DataError) as error:
             path = "" if str(error).startswith("Arch.") else "Arch: "
             raise type(error)(f"{path}{error}") from error
-        except (ValueError, OSError):
+        except ValueError as error:
+            path = _path_of(error, config["Arch"])
+            if path == "Arch":
+                raise
+            raise ValueError(f"{path}{str(error).removeprefix('Arch')}") from error
+        except OSError:
             raise
+        except RuntimeError as error:
+            told = backbones.explain_download(error, name)
+            raise told if told is not error else ConfigError(f"Arch: {name}: {error}") from error
         except Exception as error:  # PaddleClas' networks raise nearly anything for wrong arguments
             raise ConfigError(f"Arch: {name}: {type(error).__name__}: {error}") from error
+
+
+# Keys of a network's section that PaddleClas reads itself.
+_READ_BEFORE = ("name", "use_sync_bn", "infer_add_softmax")
+
+
+def _check_all_used(section: dict[str, Any], network: nn.Layer) -> None:
+    """Raise ValueError for a key that one of PaddleClas' own networks would drop in silence."""
+    name = section["name"]
+    if name in backbones.__all__ or any(True for _ in _parts(section)):
+        return
+    given = {key: value for key, value in section.items() if key not in _READ_BEFORE}
+    backbones.check_used("Arch", name, type(network), given, ["attention (of AttentionNet)"])
+
+
+def _check_name(path: str, name: Any) -> None:
+    """Raise ValueError unless PaddleClas has a network ``name``; ``path`` is that of its section."""
+    arch = importlib.import_module("ppcls.arch")
+    if not isinstance(name, str) or not backbones.is_network(getattr(arch, name, None)):
+        known = [n for n, v in vars(arch).items() if backbones.is_network(v)]
+        raise ValueError(f"{path}.name: PaddleClas has no network {name!r}{did_you_mean(name, known)}")
+
+
+def _parts(section: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """``(path, section)`` of the networks in a section that holds several: ``RecModel``, ``DistillationModel``."""
+    if isinstance(section.get("Backbone"), dict):
+        yield "Arch.Backbone", section["Backbone"]
+    models = section.get("models")
+    for i, model in enumerate(models if isinstance(models, list) else []):
+        for key, part in model.items() if isinstance(model, dict) else ():
+            if isinstance(part, dict):
+                yield f"Arch.models.{i}.{key}", part
+
+
+def _path_of(error: ValueError, section: dict[str, Any]) -> str:
+    """The path of the network that an error is about, of those in ``section``: the first that fails alone like it."""
+    for path, part in _parts(section):
+        if part.get("name") in backbones.__all__:
+            try:
+                with paddle.utils.unique_name.guard():
+                    getattr(backbones, part["name"])(**{k: v for k, v in part.items() if k != "name"})
+            except ValueError as again:
+                if str(again) == str(error):
+                    return path
+    return "Arch"
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -185,7 +241,10 @@ def check_config_file(path: str, overrides: Sequence[str]) -> None:
             "Global.checkpoints: PaddleClas' own engine knows no 'auto'; name the checkpoint, such as "
             f"{os.path.join(str(settings.get('output_dir') or './output'), 'latest')}"
         )
-    if section.get("name") not in backbones.__all__:
+    own = [part for _, part in _parts(section) if part.get("name") in backbones.__all__]
+    if section.get("name") not in backbones.__all__ and not own:
+        for path, part in _parts(section):  # one line, where PaddleClas' own is a traceback
+            _check_name(path, part.get("name"))
         return
     module: Any = importlib.import_module("ppcls.utils.logger")
     state, logger = paddle.get_rng_state(), module._logger

@@ -3,6 +3,7 @@
 from .core import (
     DOMAINS,
     AttentionEntry,
+    attention_arguments,
     build_attention,
     check_arguments,
     get_attention,
@@ -13,6 +14,7 @@ from .core import (
 __all__ = [
     "DOMAINS",
     "AttentionEntry",
+    "attention_arguments",
     "build_attention",
     "check_arguments",
     "get_attention",

@@ -121,17 +121,21 @@ def list_attentions() -> list[AttentionEntry]:
     return sorted(_entries().values(), key=lambda e: (e.year, e.name))
 
 
+def attention_arguments(name: object) -> list[str]:
+    """Names of the arguments of mechanism ``name``, without ``channels``; raises ValueError for an unknown one."""
+    return list(inspect.signature(get_attention(name).cls).parameters)[1:]
+
+
 def check_arguments(name: object, arguments: Mapping[Any, Any], others: Sequence[str] = ()) -> None:
     """Raise ValueError for an argument that mechanism ``name`` does not take.
 
     ``channels`` is not among the ``arguments`` that may be given. ``others`` are words that could
     have been meant, besides the mechanism's arguments.
     """
-    cls = get_attention(name).cls
     for argument in arguments:
         if not isinstance(argument, str):
             raise ValueError(f"attention {name!r}: names of arguments are strings, but got {argument!r}")
-    known = list(inspect.signature(cls).parameters)[1:]
+    known = attention_arguments(name)
     for argument in arguments:
         if argument == "channels":
             raise ValueError(f"attention {name!r}: channels is found from the network; remove it")
