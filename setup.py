@@ -1,9 +1,11 @@
 """Packaging of paddle_attention. Tool settings are in pyproject.toml."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(
@@ -30,6 +32,19 @@ TEST = [
 ]
 DOCS = ["sphinx", "myst-nb", "furo", "jieba", "sphinx-mathjax-offline"]
 
+
+class BuildWithConfigs(build_py):
+    """The YAMLs stand beside the package in a checkout, and in it in a wheel."""
+
+    def run(self):
+        super().run()
+        configs = ROOT / "ppcls_configs"
+        if not self.editable_mode and configs.is_dir():
+            shutil.copytree(
+                configs, Path(self.build_lib) / "paddle_attention" / "ppcls_configs", dirs_exist_ok=True
+            )
+
+
 setup(
     name="paddle_attention",
     version=VERSION,
@@ -39,6 +54,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.12",
     packages=find_packages(include=["paddle_attention", "paddle_attention.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     package_data={"paddle_attention": ["py.typed"]},
     install_requires=["numpy", "safetensors>=0.5", "jsonschema>=4.18", "pillow", "pyyaml", "tqdm"],
     extras_require={

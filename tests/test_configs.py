@@ -1,5 +1,7 @@
 """Every YAML of ppcls_configs: checked, built, run forward and exported."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import paddle
@@ -7,6 +9,7 @@ import pytest
 import yaml
 
 from paddle_attention import list_networks
+from paddle_attention.config import find_config, shipped_configs
 from paddle_attention.deploy import export_inference_model
 from paddle_attention.engine import check_config
 from paddle_attention.engine.data import DATASETS, SAMPLERS
@@ -114,3 +117,50 @@ def test_hyper_parameters_of_the_papers(name, batch, rate, epochs):
     assert all(abs(a / b - 10) < 1e-9 for a, b in zip(lr["values"], lr["values"][1:], strict=False))
     assert config["Global"]["epochs"] == epochs
     assert (config["Optimizer"]["momentum"], config["Optimizer"]["regularizer"]["coeff"]) == (0.9, 1e-4)
+
+
+def test_configs_are_found_by_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    expected = str(ROOT / "ppcls_configs/ImageNet/SE/se_resnet50.yaml")
+    for name in ("se_resnet50.yaml", "SE/se_resnet50.yaml", "ppcls_configs/ImageNet/SE/se_resnet50.yaml"):
+        assert find_config(name) == expected
+    (tmp_path / "se_resnet50.yaml").touch()
+    assert find_config("se_resnet50.yaml") == "se_resnet50.yaml"  # what is there goes first
+    with pytest.raises(
+        FileNotFoundError, match=r"'se_resnet51.yaml'; did you mean 'se_resnet50.yaml'.* configs lists"
+    ):
+        find_config("se_resnet51.yaml")
+    with pytest.raises(FileNotFoundError, match=r"there is no config file 'resnet50\.yaml'"):
+        find_config("resnet50.yaml")
+    with pytest.raises(
+        ValueError, match=r"'se_resnet18\.yaml' is the name of several configs: .*Cifar10.*ImageNet"
+    ):
+        find_config("se_resnet18.yaml")
+    assert list(shipped_configs()) == [p.relative_to(ROOT / "ppcls_configs").as_posix() for p in CONFIGS]
+
+
+def test_the_command_lists_them_and_takes_their_names(workspace):
+    listed = workspace.run("-m", "paddle_attention", "configs").stdout
+    assert "ImageNet/SE/se_resnet50.yaml" in listed
+    done = workspace.tool("train", "se_resnet18_digits.yaml", "Global.epochs=ten", check=False)
+    assert done.returncode == 2
+    assert "Global.epochs: must be an integer, but got 'ten' (-o 'Global.epochs=ten')" in done.stdout
+
+
+def test_a_wheel_holds_them(tmp_path):
+    command = [
+        sys.executable,
+        "setup.py",
+        "-q",
+        "build",
+        "--build-base",
+        tmp_path,
+        "--build-lib",
+        tmp_path / "lib",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    code = "from paddle_attention.config import shipped_configs; print(len(shipped_configs()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "lib", check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split()[-1] == str(len(CONFIGS))

@@ -13,7 +13,8 @@ from paddle import nn
 from paddle_attention import list_networks
 from paddle_attention.checkpoint import load_weights, save_file
 from paddle_attention.networks import BACKBONES
-from paddle_attention.ppcls import backbones, bridge
+from paddle_attention.ppcls import bridge
+from paddle_attention.ppcls.arguments import accepted_arguments
 
 
 def count(model):
@@ -327,10 +328,10 @@ def test_accepted_arguments():
     def closed(pretrained=False):
         return Forwards()
 
-    assert backbones.accepted_arguments(factory, Forwards) == {"pretrained", "height", "width"}
-    assert backbones.accepted_arguments(factory, Drops) == {"pretrained", "width"}
-    assert backbones.accepted_arguments(factory, Picks) == {"pretrained", "depth", "width", "extra", "fast"}
-    assert backbones.accepted_arguments(closed, Forwards) == {"pretrained"}
+    assert accepted_arguments(factory, Forwards) == {"pretrained", "height", "width"}
+    assert accepted_arguments(factory, Drops) == {"pretrained", "width"}
+    assert accepted_arguments(factory, Picks) == {"pretrained", "depth", "width", "extra", "fast"}
+    assert accepted_arguments(closed, Forwards) == {"pretrained"}
 
 
 class TestPretrained:

@@ -196,6 +196,14 @@ def do_list(options: argparse.Namespace) -> None:
     print("\nnetworks: AttentionNet, " + ", ".join(list_networks()))
 
 
+def do_configs(options: argparse.Namespace) -> None:
+    """Print the YAMLs that come with this library, for ``-c``."""
+    from ..config import shipped_configs
+
+    for name, path in shipped_configs().items():
+        print(f"{path.name:45} {name}")
+
+
 def do_recipes(options: argparse.Namespace) -> None:
     """Print which YAMLs of a folder the embedded engine trains, and why not the others."""
     from ..analysis import markdown_table, write_between_markers
@@ -242,7 +250,9 @@ def _run_in_source_tree(options: argparse.Namespace, script: str) -> bool:
     """Hand over to PaddleClas' own tool where a source tree was given."""
     if options.paddleclas is None:
         return False
-    arguments = ["-c", options.config]
+    from ..config import find_config
+
+    arguments = ["-c", find_config(options.config)]
     for override in options.override:
         arguments += ["-o", override]
     if getattr(options, "profiler_options", None):

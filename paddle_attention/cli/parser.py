@@ -57,6 +57,7 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
     sub = subparsers.add_parser("visualize", help=text, description=text, prog=prog)
     _visualize_options(sub)
     _config_options(sub)
+    subparsers.add_parser("configs", help="list the YAMLs that come with this library")
     sub = subparsers.add_parser("list", help="list the attention mechanisms and networks")
     _convert_options(
         subparsers.add_parser(
@@ -123,7 +124,12 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _config_options(parser: argparse.ArgumentParser, training: bool = False) -> None:
-    parser.add_argument("-c", "--config", required=True, help="the YAML")
+    parser.add_argument(
+        "-c",
+        "--config",
+        required=True,
+        help="the YAML: a path, or the name of one of those that 'configs' lists",
+    )
     parser.add_argument(
         "-o",
         "--override",

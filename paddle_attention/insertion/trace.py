@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,8 +157,17 @@ def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None, inp
                 errors.append(f"[{channels}, {size}, {size}]: {last_line(error)}")
     raise ValueError(
         f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W], or inputs=. "
-        f"Tried {'; '.join(errors)}"
+        f"Tried {'; '.join(_few(errors))}"
     )
+
+
+def _few(errors: list[str]) -> list[str]:
+    """The first of each reason, at most three, cut: the others say the same of other sizes."""
+    reasons: dict[str, str] = {}
+    for error in errors:
+        reasons.setdefault(re.sub(r"\d+", "", error), error if len(error) < 120 else f"{error[:117]}...")
+    more = f"{len(reasons) - 3} more reasons"
+    return [*list(reasons.values())[:3], *([more] if len(reasons) > 3 else [])]
 
 
 def last_line(error: BaseException) -> str:

@@ -6,13 +6,11 @@ can stand in PaddleClas' own list of backbones.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import logging
 import math
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from ..naming import did_you_mean
 from ..networks import BACKBONES, get_network, list_networks, set_output_stride
 from ..networks import stride_in_1x1 as _move_strides
 from ..registry import attention_arguments, list_attentions
+from .arguments import check_used
 from .guard import guarded
 
 if TYPE_CHECKING:
@@ -212,32 +211,10 @@ def _build_backbone(name: str, arguments: dict[str, Any], also: Sequence[str] = 
         raise ValueError(f"Arch.backbone: {name}: {error}") from error
     except RuntimeError as error:
         raise explain_download(error, name) from error
-    check_used("Arch", name, type(network), arguments, [*_OWN, *also])
+    check_used("Arch", name, factory, type(network), arguments, [*_OWN, *also])
     if isinstance(weights, str):
         _load_backbone_weights(network, weights)
     return network
-
-
-def check_used(
-    path: str, name: str, network_class: type, arguments: Mapping[str, Any], others: Sequence[str] = ()
-) -> None:
-    """Raise ValueError for an argument that PaddleClas' network ``name`` would drop; ``path`` is its section's.
-
-    One that asks for nothing (0, False, None), as in some of PaddleClas' own YAMLs, is a warning.
-    ``others`` are words that could have been meant.
-    """
-    factory: Any = getattr(importlib.import_module("ppcls.arch"), name, BACKBONES.get(name))
-    known = accepted_arguments(factory, network_class)
-    for argument, value in arguments.items():
-        if argument in known:
-            continue
-        if not value:
-            _logger.warning(f"{path}.{argument}: {value!r} has no effect: {name} takes no such argument")
-            continue
-        raise ValueError(
-            f"{path}.{argument}: backbone {name} takes no argument {argument!r}"
-            f"{did_you_mean(argument, [*known, *others])} (it takes: {', '.join(sorted(known))})"
-        )
 
 
 def explain_download(error: RuntimeError, name: str) -> Exception:
@@ -267,60 +244,6 @@ def _no_weights(factory: Callable[..., Any]) -> dict[str, bool]:
     except (TypeError, ValueError):
         return {}
     return {"pretrained": False} if "pretrained" in parameters else {}
-
-
-def accepted_arguments(factory: Callable[..., Any], network_class: type) -> set[str]:
-    """Names of the arguments that a PaddleClas factory really uses.
-
-    Most factories take ``**kwargs`` and hand them to the class, and many
-    classes take ``**kwargs`` and drop them. A ``**kwargs`` that the function
-    body never reads accepts nothing here, and one that it only picks names from
-    accepts those.
-    """
-    names: set[str] = set()
-    chain = [factory, *(vars(c)["__init__"] for c in network_class.__mro__ if "__init__" in vars(c))]
-    for function in chain:
-        try:
-            parameters = inspect.signature(function).parameters.values()
-        except (TypeError, ValueError):
-            break
-        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names |= {p.name for p in parameters if p.kind in named}
-        rest = next((p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
-        handed_on, picked = (False, set()) if rest is None else _uses(function, rest)
-        names |= picked
-        if not handed_on:
-            break
-        if function is not factory:  # TheseusLayer.__init__ hands its arguments to init_net
-            init_net = getattr(network_class, "init_net", None)
-            if init_net is not None:
-                names |= set(inspect.signature(init_net).parameters)
-    return names - {"self", "args", "kwargs", "cls"}
-
-
-def _uses(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
-    """How the dict ``name`` is used in ``function``: ``(handed on whole, keys picked by name)``."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError):
-        return True, set()
-
-    def is_it(node: Any) -> bool:
-        return isinstance(node, ast.Name) and node.id == name
-
-    picked, accounted = set(), 0
-    for node in ast.walk(tree):
-        key = None
-        if isinstance(node, ast.Subscript) and is_it(node.value):
-            key = node.slice
-        elif isinstance(node, ast.Compare) and any(is_it(c) for c in node.comparators):
-            key = node.left
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_it(node.func.value):
-            key = node.args[0] if node.args else None
-        if isinstance(key, ast.Constant) and isinstance(key.value, str):
-            picked.add(key.value)
-            accounted += 1
-    return sum(map(is_it, ast.walk(tree))) > accounted, picked
 
 
 def _load_backbone_weights(network: nn.Layer, path: str) -> None:

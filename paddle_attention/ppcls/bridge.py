@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import paddle
 from paddle import nn
 
-from ..config import ConfigError, DataError, read_config
+from ..config import ConfigError, DataError, find_config, read_config
 from ..config.schema import OWN_KEYS
 from ..naming import did_you_mean
 from . import backbones
+from .arguments import check_used
 from .guard import guard_folder, guarded
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ def _check_all_used(section: dict[str, Any], network: nn.Layer) -> None:
     if name in backbones.__all__ or any(True for _ in _parts(section)):
         return
     given = {key: value for key, value in section.items() if key not in _READ_BEFORE}
-    backbones.check_used("Arch", name, type(network), given, ["attention (of AttentionNet)"])
+    factory: Any = getattr(importlib.import_module("ppcls.arch"), name)
+    check_used("Arch", name, factory, type(network), given)
 
 
 def _check_name(path: str, name: Any) -> None:
@@ -197,11 +199,11 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
         :class:`paddle_attention.config.Config`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if there is no such file, here or among the YAMLs of this library.
         ConfigError: for a file that is not YAML, and an override that is not ``key=value`` or
             names a place the YAML cannot have.
     """
-    config = read_config(path, overrides)
+    config = read_config(find_config(path), overrides)
     # Label lists such as ppcls/utils/imagenet1k_label_list.txt come with PaddleClas.
     infer = config.get("Infer")
     post = infer.get("PostProcess") if isinstance(infer, dict) else None

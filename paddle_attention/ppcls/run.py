@@ -60,7 +60,7 @@ def _check_yaml(script: str, arguments: Sequence[str]) -> None:
         options, _ = parser.parse_known_args(arguments)
     except SystemExit:
         return  # the script's own parser will say it
-    if options.config:
+    if options.config and os.path.exists(options.config):  # the script itself knows no other
         check_config_file(options.config, options.override)
 
 
