@@ -132,7 +132,7 @@ def test_names_of_other_things_are_refused(arch, name):
     with pytest.raises(ValueError, match=r"^Arch\.Backbone\.name: PaddleClas has no network"):
         ppcls.build_network({"Arch": {"name": "RecModel", "Backbone": {"name": name}}})
     # Where PaddleClas evaluates it without having been asked about its networks:
-    with pytest.raises(ConfigError, match="is no name|names no layer"), guard.guarded():
+    with pytest.raises(ConfigError, match=r"is no name|names no layer"), guard.guarded():
         __import__("ppcls.arch").arch.RecModel(Backbone={"name": name})
 
 

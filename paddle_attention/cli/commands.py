@@ -196,6 +196,13 @@ def do_list(options: argparse.Namespace) -> None:
     print("\nnetworks: AttentionNet, " + ", ".join(list_networks()))
 
 
+def do_get_paddleclas(options: argparse.Namespace) -> None:
+    """Fetch PaddleClas' source tree."""
+    directory = ppcls.get_paddleclas(options.directory, options.source, options.commit)
+    print(f"PaddleClas is in {directory}; use it with --paddleclas {directory}, or")
+    print(f"export PADDLECLAS_HOME={directory}")
+
+
 def do_configs(options: argparse.Namespace) -> None:
     """Print the YAMLs that come with this library, for ``-c``."""
     from ..config import shipped_configs

@@ -17,6 +17,11 @@ _CONFIG_COMMANDS = {
 }
 
 
+# Of ppcls/fetching.py, which this module must not import: that would import Paddle.
+_SOURCE = "https://github.com/PaddlePaddle/PaddleClas.git"
+_COMMIT = "d178931fca432204e6b7422bac4f92e09ff22fa4"
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
@@ -95,6 +100,13 @@ def _checkout_commands(subparsers: Any) -> None:
     ):
         sub = subparsers.add_parser(name, help=text, description=text)
         sub.add_argument("directory", metavar="DIR", help="a PaddleClas checkout")
+    text = "fetch a PaddleClas source tree of a commit known to work, for --paddleclas"
+    sub = subparsers.add_parser("get_paddleclas", help=text, description=text)
+    sub.add_argument("directory", metavar="DIR", help="where to; a folder that does not exist yet")
+    sub.add_argument(
+        "--source", default=_SOURCE, metavar="URL", help="or the path of a local mirror (%(default)s)"
+    )
+    sub.add_argument("--commit", default=_COMMIT, help="commit, branch or tag (%(default)s)")
     text = "tell which YAMLs of a folder the embedded engine trains, and why not the others"
     sub = subparsers.add_parser("recipes", help=text, description=text)
     sub.add_argument("directory", metavar="DIR", help="such as PaddleClas/ppcls/configs/ImageNet")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-_ADVICE = "to use all of PaddleClas, give its source tree with --paddleclas DIR or PADDLECLAS_HOME"
+_ADVICE = (
+    "to use all of PaddleClas, give its source tree with --paddleclas DIR or PADDLECLAS_HOME "
+    "(python -m paddle_attention get_paddleclas DIR fetches one)"
+)
 
 
 class ConfigError(ValueError):

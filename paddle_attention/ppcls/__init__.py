@@ -6,12 +6,14 @@ imported.
 """
 
 from .bridge import build_network, find_paddleclas, init_logger, load_config, profiler_step, register
+from .fetching import get_paddleclas
 from .install import install, uninstall
 from .run import run_script
 
 __all__ = [
     "build_network",
     "find_paddleclas",
+    "get_paddleclas",
     "init_logger",
     "install",
     "load_config",
