@@ -11,7 +11,7 @@ from paddleclas_home import HOME, OLD
 from test_engine import base, build_small  # noqa: F401 - a fixture
 
 from paddle_attention.cli.recipes import recipe_reasons, summary
-from paddle_attention.config import ConfigError
+from paddle_attention.config import ConfigError, DataError
 from paddle_attention.engine import Engine, check_recipe
 from paddle_attention.engine.data import build_loader
 from paddle_attention.engine.optim import build_optimizer
@@ -147,3 +147,64 @@ def test_most_of_paddleclas_imagenet_recipes_are_accepted():
     reasons = recipe_reasons(str(Path(HOME) / "ppcls/configs/ImageNet"))
     refused = {path: reason for path, reason in reasons.items() if reason}
     assert len(reasons) - len(refused) >= 310, refused
+
+
+def test_a_missing_class_num_is_told_before_training(base):  # noqa: F811
+    config = copy.deepcopy(base)
+    del config["Arch"]["class_num"]
+    with pytest.raises(
+        ConfigError, match=r"Arch\.class_num: missing, .* 1000 classes; .* up to 9: write class_num: 10"
+    ):
+        Engine(config, build_small, "train")
+
+
+def test_a_short_list_of_classes_is_told_before_training(base, tmp_path):  # noqa: F811
+    config = copy.deepcopy(base)
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"{i} digit\n" for i in range(9)))
+    config["Infer"]["PostProcess"]["class_id_map_file"] = str(names)
+    message = r"Infer\.PostProcess\.class_id_map_file: .*names\.txt names 9 classes of the 10 .* class 9 has no name"
+    for mode in ("train", "infer"):
+        with pytest.raises(ConfigError, match=message):
+            Engine(copy.deepcopy(config), build_small, mode)
+    config["Infer"]["PostProcess"]["class_id_map_file"] = str(tmp_path / "nowhere.txt")
+    Engine(config, build_small, "train")  # not needed to train
+
+
+def test_all_images_are_read_beforehand(base, tmp_path, log_lines):  # noqa: F811
+    config = copy.deepcopy(base)
+    config["Global"]["output_dir"] = str(tmp_path)
+    Engine(config, build_small, "train").check_data()
+    assert "146 images were read; all are good" in log_lines
+    lines = Path(config["DataLoader"]["Eval"]["dataset"]["cls_label_path"]).read_text().splitlines()
+    (tmp_path / "bad.bmp").write_bytes(b"no image")
+    (tmp_path / "list.txt").write_text(
+        "\n".join([*lines, f"{tmp_path / 'bad.bmp'} 3", f"{tmp_path / 'bad.bmp'} 4"])
+    )
+    config["DataLoader"]["Eval"]["dataset"]["cls_label_path"] = str(tmp_path / "list.txt")
+    with pytest.raises(
+        DataError,
+        match=r"image .*bad\.bmp: .* \(2 of 148 images cannot be used; all are listed in .*bad_images",
+    ):
+        Engine(config, build_small, "train").check_data()
+    assert len((tmp_path / "bad_images.txt").read_text().splitlines()) == 2
+
+
+def test_the_option_reads_them(workspace):
+    done = workspace.run(
+        ROOT / "tools/train.py", "-c", "se_resnet18_digits.yaml", "--check-data", "-o", "Global.epochs=1",
+        "-o", "DataLoader.Train.sampler.batch_size=1000", "-o", "Global.output_dir=./output/checked",
+    )  # fmt: skip
+    assert "1797 images were read; all are good" in done.stdout
+    assert "[Train][Epoch 1/1]" in done.stdout
+    refused = workspace.run(
+        ROOT / "tools/train.py",
+        "-c",
+        "se_resnet18_digits.yaml",
+        "--check-data",
+        "--paddleclas",
+        ".",
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "--check-data belongs to the embedded engine" in refused.stdout

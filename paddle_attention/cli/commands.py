@@ -22,6 +22,10 @@ def do_train(options: argparse.Namespace) -> None:
         options.override.append(f"Global.freeze_backbone_epochs={options.freeze_backbone}")
     if options.attention_lr_mult is not None:
         options.override.append(f"Arch.attention_lr_mult={options.attention_lr_mult}")
+    if options.check_data and options.paddleclas is not None:
+        raise ValueError(
+            "--check-data belongs to the embedded engine; leave out --paddleclas and PADDLECLAS_HOME"
+        )
     if _run_in_source_tree(options, "train.py"):
         return
     from ..engine import Engine
@@ -34,6 +38,8 @@ def do_train(options: argparse.Namespace) -> None:
             ppcls.profiler_step(profile)
 
     engine = Engine(config, ppcls.build_network, "train", on_step)
+    if options.check_data:
+        engine.check_data()
     if (config.get("Global") or {}).get("log_attention"):
         from .visualize import attention_log
 

@@ -164,6 +164,9 @@ def _config_options(parser: argparse.ArgumentParser, training: bool = False) -> 
             help="the attention's learning rate, as a multiple of the schedule's (Arch.attention_lr_mult)",
         )
         parser.add_argument(
+            "--check-data", action="store_true", help="read every image once before the first epoch"
+        )
+        parser.add_argument(
             "-p",
             "--profiler_options",
             metavar="OPTIONS",

@@ -23,6 +23,7 @@ from ..insertion import check_attention
 from ..preprocess import Classification
 from .checkpoints import Checkpoints
 from .data import build_loader, mixes_labels
+from .data_check import check_class_names, check_class_num, check_images
 from .evaluation import BadImages, Evaluation
 from .loader import Loader
 from .losses import CombinedLoss
@@ -134,6 +135,18 @@ class Engine:
             if not (self.config.get("DataLoader") or {}).get("Eval"):
                 raise ConfigError("DataLoader.Eval: missing, but needed to evaluate")
             self.eval_loader = build_loader(self.config, "Eval", self.class_num)
+        check_class_num(self.class_num, self._loaders())
+        check_class_names(self.config)
+
+    def _loaders(self) -> dict[str, Loader]:
+        """The loaders that this mode has, by their part of the YAML."""
+        loaders = {"Train": self.train_loader, "Eval": self.eval_loader}
+        return {part: loader for part, loader in loaders.items() if loader is not None}
+
+    def check_data(self) -> None:
+        """Read every image once; raises :class:`DataError` where some cannot be read."""
+        count = check_images(self._loaders(), self.output_dir)
+        logger.info(f"{count} images were read; all are good")
 
     def _build_meters(self) -> None:
         loss, metric = self.config.get("Loss") or {}, self.config.get("Metric") or {}

@@ -50,7 +50,16 @@ class TopkPostProcess:
         name = options.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError(f"Infer.PostProcess.name: must be 'Topk', but got {name!r}")
-        return build_by_name("Infer.PostProcess", {"Topk": cls}, name, options)
+        built: TopkPostProcess = build_by_name("Infer.PostProcess", {"Topk": cls}, name, options)
+        class_num = (config.get("Arch") or {}).get("class_num")
+        if built.names and isinstance(class_num, int):
+            nameless = [i for i in range(class_num) if i not in built.names]
+            if nameless:
+                raise ConfigError(
+                    f"Infer.PostProcess.class_id_map_file: {options['class_id_map_file']} names {len(built.names)} "
+                    f"classes of the {class_num} that the network has (Arch.class_num); class {nameless[0]} has no name"
+                )
+        return built
 
     def __call__(self, probabilities: np.ndarray, paths: Sequence[str]) -> list[dict[str, Any]]:
         """A list of dicts of ``class_ids``, ``scores``, ``file_name`` and ``label_names``."""
