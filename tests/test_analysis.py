@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import math
 import types
 from pathlib import Path
@@ -17,6 +18,8 @@ from paddle_attention import analysis, insert_attention
 from paddle_attention.analysis import cam, pictures
 from paddle_attention.analysis.attention_log import AttentionLog
 from paddle_attention.analysis.attention_maps import grid_size
+from paddle_attention.analysis.flow import trace_flow
+from paddle_attention.analysis.graph import visualdl_graph
 from paddle_attention.checkpoint import save_weights
 from paddle_attention.cli import main as cli
 from paddle_attention.networks import BACKBONES
@@ -624,8 +627,8 @@ def test_summary_command(project, capsys):
 class Writer:
     """What a ``visualdl.LogWriter`` is given."""
 
-    def __init__(self, graph_fails=False):
-        self.given, self.graph_fails = [], graph_fails
+    def __init__(self, logdir):
+        self.given, self.logdir = [], str(logdir)
 
     def add_image(self, tag, img, step):
         assert img.dtype == np.uint8
@@ -637,27 +640,52 @@ class Writer:
         assert np.isfinite(values).all()
         self.given.append((tag, step))
 
-    def add_graph(self, model, input_spec):
-        if self.graph_fails:
-            raise RuntimeError("no such format")
-        self.given.append(("graph", 0))
-
 
 @pytest.mark.parametrize("graph_fails", [False, True])
-def test_attention_log(cbam, graph_fails, log_lines):
+def test_attention_log(cbam, graph_fails, log_lines, tmp_path):
+    (tmp_path / "file").touch()
     log, writer = (
         AttentionLog(IMAGES, [PHOTOGRAPH(i) for i in IMAGES]),
-        Writer(graph_fails),
+        Writer(tmp_path / "file" if graph_fails else tmp_path),
     )
     for epoch in (1, 2):
         log(writer, cbam, epoch)
     tags = [tag for tag, _ in writer.given]
     assert tags.count("photo/0") == 1
-    assert tags.count("graph") == (not graph_fails)
-    assert any("cannot show the graph: no such format" in line for line in log_lines) == graph_fails
+    assert len(list(tmp_path.glob("vdlgraph.*.log"))) == (not graph_fails)
+    assert any("no graph for VisualDL: " in line for line in log_lines) == graph_fails
     for name in [f"stages.{s}.{b}.bn2.attention CBAM" for s in range(3) for b in range(3)]:
         assert writer.given.count((f"gates/{name} channel", 2)) == 1
         assert writer.given.count((f"maps/{name} spatial/1", 2)) == 1
+
+
+def test_graph_for_visualdl(cbam):
+    """Operations in the layers they run in; every edge joins two nodes of one layer, or one and its layer."""
+    graph = visualdl_graph(trace_flow(cbam, [1, *IMAGES.shape[1:]]))
+    nodes = {node["name"]: node for node in graph["nodes"]}
+    assert nodes["/"]["children_node"][0] == "/input_0"
+    gate = nodes["/stages/0/0/bn2/attention/channel_gate"]
+    assert {nodes[name]["type"] for name in gate["children_node"]} >= {"avg_pool", "fc1", "relu", "sigmoid"}
+    for name, node in nodes.items():
+        assert all(nodes[child]["parent_node"] == name for child in node["children_node"])
+        assert node["is_leaf_node"] == (not node["children_node"])
+        assert node["edge_output_nodes"] == [e["to_node"] for e in graph["edges"] if e["from_node"] == name]
+    for edge in graph["edges"]:
+        start, end = nodes[edge["from_node"]], nodes[edge["to_node"]]
+        assert (
+            start["parent_node"] in (end["parent_node"], end["name"]) or end["parent_node"] == start["name"]
+        )
+        assert edge["vars"]
+    # From the input every operation is reached along the tensors.
+    reached, waiting = set(), ["/input_0"]
+    tensors = {tensor["from_node"]: tensor for tensor in graph["vars"]}
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += tensors[name]["to_nodes"]
+    assert reached == {name for name, node in nodes.items() if node["is_leaf_node"]}
+    assert json.loads(json.dumps(graph)) == graph
 
 
 def test_training_logs_attention(project, capsys, tmp_path):
@@ -678,6 +706,7 @@ def test_training_logs_attention(project, capsys, tmp_path):
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     assert cli("train", ["-c", str(path)]) == 0
+    assert len(list((tmp_path / "out").glob("vdlgraph*"))) == 1
     (file,) = (tmp_path / "out").glob("vdlrecords*")
     tags = visualdl.LogReader(file_path=str(file)).tags()
     assert {"scalar", "histogram", "image"} <= set(tags.values())

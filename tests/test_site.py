@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_search(query, wanted):
     assert wanted in results[:3], results[:5]
 
 
-def test_visualdl_shows_gates_and_maps(tmp_path):
+def test_visualdl_shows_gates_maps_and_the_graph(tmp_path):
     """What a training logs is what the browser shows. (Its index wants an Accept-Language header, which browsers send.)"""
     visualdl = pytest.importorskip("visualdl")
     network = BACKBONES["CifarResNet20"]()
@@ -94,6 +95,11 @@ def test_visualdl_shows_gates_and_maps(tmp_path):
             time.sleep(0.5)
         assert "maps/stages.2.2.bn2.attention CBAM spatial/0" in dom(f"http://127.0.0.1:{port}/app/image")
         assert "gates" in dom(f"http://127.0.0.1:{port}/app/histogram")
+        shown = dom(f"http://127.0.0.1:{port}/app/graph/dynamic_graph")
+        assert "graphs" in shown.lower()
+        query = f"run={tmp_path}&refresh=true&expand_all=true"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/app/api/graph/graph?{query}") as answer:
+            assert b"/stages/2/2/bn2/attention/channel_gate" in answer.read()
     finally:
         server.terminate()
         server.wait(30)

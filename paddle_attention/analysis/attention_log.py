@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import logging
+import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from paddle import nn
-from paddle.static import InputSpec
 
+from ..files import write_atomically
 from .attention_maps import AttentionMap, record_maps
 from .cam import enlarge
+from .flow import trace_flow
+from .graph import visualdl_graph
 
 logger = logging.getLogger("ppcls")
 
@@ -77,12 +81,10 @@ def _as_picture(values: np.ndarray) -> np.ndarray:
 
 
 def _add_graph(writer: Any, network: nn.Layer, shape: tuple[int, ...]) -> None:
-    """The graph, where VisualDL can read what this Paddle exports."""
-    copied = copy.deepcopy(network)
-    copied.eval()
+    """The graph, as a file of its own beside the records, which is how VisualDL keeps it."""
     try:
-        writer.add_graph(model=copied, input_spec=[InputSpec([None, *shape], "float32", "x")])
-    except Exception as error:  # VisualDL's own, of any kind: the training goes on
-        logger.warning(
-            f"VisualDL cannot show the graph: {' '.join(str(error).split()) or type(error).__name__}"
-        )
+        graph = visualdl_graph(trace_flow(network, [1, *shape]))
+        path = os.path.join(writer.logdir, f"vdlgraph.{int(time.time()):010d}.log")
+        write_atomically(path, lambda file: file.write(json.dumps(graph).encode()))
+    except Exception as error:  # the network's own, of any kind: the training goes on
+        logger.warning(f"no graph for VisualDL: {' '.join(str(error).split()) or type(error).__name__}")

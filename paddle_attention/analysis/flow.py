@@ -46,12 +46,14 @@ class Node:
         detail: what else is worth saying, such as ``'7x7, 2→1'``.
         shape: of its result.
         sources: the numbers of the nodes that it takes, in their order.
+        where: dotted name of the sublayer in whose forward it runs; empty in the layer's own.
     """
 
     kind: str
     detail: str
     shape: tuple[int, ...]
     sources: list[int] = field(default_factory=list)
+    where: str = field(default="", compare=False)
 
 
 def trace_flow(layer: nn.Layer, shape: Iterable[int], whole: tuple[type, ...] = ()) -> list[Node]:
@@ -73,11 +75,15 @@ def trace_flow(layer: nn.Layer, shape: Iterable[int], whole: tuple[type, ...] = 
     x = paddle.to_tensor(np.random.RandomState(0).standard_normal(list(shape)).astype("float32"))
     recorder.add("input", "", x, ())
     with trial(layer) as handles:
-        for sublayer in layer.sublayers():
+        for name, sublayer in layer.named_sublayers():
+            handles.append(
+                sublayer.register_forward_pre_hook(lambda *_, name=name: recorder.path.append(name))
+            )
             is_leaf = type(sublayer).__module__.startswith("paddle.nn") and not sublayer._sub_layers
             if is_leaf or isinstance(sublayer, whole):
                 handles.append(sublayer.register_forward_pre_hook(recorder.enter))
                 handles.append(sublayer.register_forward_post_hook(recorder.leave))
+            handles.append(sublayer.register_forward_post_hook(lambda *_: _none(recorder.path.pop())))
         layer.eval()
         with paddle.no_grad(), _recording(recorder):
             output = layer(x)
@@ -95,13 +101,14 @@ class _Recorder:
         self.places: dict[int, int] = {}
         self.kept: list[Any] = []
         self.depth = 0
+        self.path = [""]  # the sublayers that run, from the outermost
 
     def add(self, kind: str, detail: str, results: Any, inputs: Iterable[Any]) -> None:
         sources = [n for n in map(self.find, _tensors(inputs)) if n is not None]
         results = list(_tensors([results]))
         if not results or kind in _SHAPES or (kind != "input" and not sources):
             return
-        self.nodes.append(Node(kind, detail, tuple(results[0].shape), sources))
+        self.nodes.append(Node(kind, detail, tuple(results[0].shape), sources, self.path[-1]))
         for result in results:
             self.made[id(result)] = len(self.nodes) - 1
             if result._is_initialized():
@@ -123,6 +130,10 @@ class _Recorder:
         if self.depth:
             return
         self.add(type(layer).__name__, _detail_of_layer(layer), output, inputs)
+
+
+def _none(value: Any) -> None:
+    """A hook that returns something would replace the output."""
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -217,6 +228,6 @@ def _reachable(nodes: list[Node]) -> list[Node]:
     order = sorted(wanted | {0})
     places = {old: new for new, old in enumerate(order)}
     return [
-        Node(n.kind, n.detail, n.shape, list(dict.fromkeys(places[s] for s in n.sources)))
+        Node(n.kind, n.detail, n.shape, list(dict.fromkeys(places[s] for s in n.sources)), n.where)
         for n in (nodes[number] for number in order)
     ]
