@@ -18,7 +18,12 @@ from paddle_attention.networks import BACKBONES
 DATA = Path(__file__).parent / "data"
 PICTURES = Path(__file__).parent / "pictures"
 DOMAINS = {"channel": "通道", "spatial": "空间（位置）", "mixed": "通道与空间", "branch": "分支"}
-MEASURED = {"latency": "部署，批大小 1", "latency_8": "部署，批大小 8", "step": "训练一步（64×64）"}
+MEASURED = {
+    "latency": "部署，批大小 1",
+    "latency_8": "部署，批大小 8",
+    "step": "训练一步（64×64）",
+    "memory_8": "部署的峰值内存，批大小 8",
+}
 _TOO_MANY = 60  # operations in one drawing
 
 
@@ -118,7 +123,7 @@ def latency_table():
         f"{data['network']}，{data['machine']}，相对于没有注意力的网络：",
         "",
     ]
-    keys = [key for key in MEASURED if key in next(iter(data["mechanisms"].values()))]
+    keys = [key for key in MEASURED if all(key in entry for entry in data["mechanisms"].values())]
     rows += [
         "| 机制 | 放在 | " + " | ".join(MEASURED[key] for key in keys) + " |",
         "|---|---|" + "---|" * len(keys),

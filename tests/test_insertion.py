@@ -394,6 +394,26 @@ def test_a_branch_end_that_cannot_be_used_leaves_the_block():
         insert_attention(nn.Sequential(Block(), Block()), {"name": "SE", "reduction": 1}, at="residual")
 
 
+def test_a_shared_first_convolution_is_replaced_for_both_blocks():
+    """Not the next one of the second block, in silence."""
+
+    class Block(nn.Layer):
+        def __init__(self, first):
+            super().__init__()
+            self.first, self.second = first, nn.Conv2D(8, 8, 3, padding=1)
+
+        def forward(self, x):
+            return x + self.second(self.first(x))
+
+    shared = nn.Conv2D(8, 8, 3, padding=1)
+    model = nn.Sequential(nn.Conv2D(3, 8, 3), Block(shared), Block(shared))
+    done = insert_attention(model, {"name": "SKConv", "groups": 1})
+    assert [insertion.layer for insertion in done] == ["1.first"]
+    assert model[1].first is model[2].first
+    assert type(model[1].first).__name__ == "SKConv"
+    assert type(model[2].second) is nn.Conv2D
+
+
 class Adding(nn.Layer):
     """A residual block whose addition is a layer, as in PaddleSeg."""
 

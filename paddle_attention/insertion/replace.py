@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .trace import Trace
+from .trace import Call, Trace
 
 if TYPE_CHECKING:
     from .placement import Target
@@ -31,7 +31,7 @@ def first_convolution(trace: Trace, block: str) -> str:
         ValueError: if there is none, or a mechanism has replaced one already.
     """
     replacing = replacing_classes()
-    for name in (n for n in trace.order if n == block or n.startswith(block + ".")):
+    for name in _run_in(trace, block):
         layer = trace.layers[name]
         if isinstance(layer, replacing):
             raise ValueError(
@@ -42,12 +42,23 @@ def first_convolution(trace: Trace, block: str) -> str:
         sizes = layer._kernel_size
         if max([sizes] if isinstance(sizes, int) else sizes) == 1:
             continue
-        while name != block and (parent := name.rpartition(".")[0]) != block:
+        while name != block and (parent := name.rpartition(".")[0]) not in ("", block):
             if parent not in trace.order or not _is_a_unit(trace, parent):
                 break
             name = parent
         return name
     raise ValueError(f"at='conv': block {block!r} of {trace.title} has no convolution larger than 1x1")
+
+
+def _run_in(trace: Trace, block: str) -> list[str]:
+    """Names of ``block`` and the layers that run in it, also those that it shares with others, in their order."""
+
+    def below(call: Call) -> Iterator[str]:
+        yield call.name
+        for child in call.children:
+            yield from below(child)
+
+    return list(dict.fromkeys(name for call in trace.calls if call.name == block for name in below(call)))
 
 
 def _is_a_unit(trace: Trace, parent: str) -> bool:
