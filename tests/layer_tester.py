@@ -286,10 +286,15 @@ class LayerTester:
             ((2, channels, 5), rf"\[2, {channels}, 5\]"),
             ((2, channels, 5, 5, 1), rf"\[2, {channels}, 5, 5, 1\]"),
             ((2, channels + 1, 5, 5), rf"channels={channels}.*{channels + 1}"),
+            ((0, channels, 5, 5), rf"\[0, {channels}, 5, 5\], which holds no numbers"),
+            ((2, channels, 0, 5), "which holds no numbers"),
         )
         for shape, message in bad_inputs:
             with pytest.raises(ValueError, match=message):
                 layer(paddle.zeros(shape))
+        for kind in ("int64", "bool"):
+            with pytest.raises(ValueError, match=f"must be of real numbers, but is {kind}"):
+                layer(paddle.zeros(case.shape).astype(kind))
         for channels in (0, -3, 2.5, "8", True):
             with pytest.raises(ValueError, match=f"channels must be .* but got {channels!r}"):
                 build(channels)

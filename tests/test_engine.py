@@ -456,6 +456,11 @@ BAD = [
     ("Optimizer.momentun", 0.9, "Optimizer.Momentum.momentun: .*did you mean 'momentum'"),
     ("Optimizer.clip_grad", 5, "Optimizer.Momentum.clip_grad"),
     ("Optimizer.weight_decay", 0.1, "one of regularizer and weight_decay"),
+    (
+        "Optimizer.lr.warmup_start_lr",
+        0.1,
+        r"Optimizer\.lr\.Cosine: warmup_start_lr must be less .* 0\.1 .* but got 0\.1",
+    ),
     ("Optimizer.lr", 0.1, "Optimizer.lr: must be a dict with a 'name', but got 0.1"),
     ("Optimizer.lr.name", "Cosin", "Optimizer.lr: 'Cosin' .* did you mean 'Cosine'"),
     ("Optimizer.lr.eta_max", 1, "Optimizer.lr.Cosine.eta_max"),

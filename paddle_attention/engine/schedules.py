@@ -42,6 +42,11 @@ class _Schedule:
 
     def finish(self, schedule: LRScheduler, peak: float) -> LRScheduler:
         if self.warmup > 0:
+            if self.warmup_start_lr >= peak:
+                raise ValueError(
+                    f"warmup_start_lr must be less than the learning rate {peak} that it rises to, but got "
+                    f"{self.warmup_start_lr}; leave out warmup_epoch for none"
+                )
             schedule = lr_module.LinearWarmup(schedule, self.warmup, self.warmup_start_lr, peak)
         schedule.by_epoch = self.by_epoch
         return schedule

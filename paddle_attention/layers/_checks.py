@@ -19,6 +19,15 @@ def check_feature_map(x: Any, channels: int, rank: int = 4) -> None:
             f"the input must be a {rank}-D feature map {_AXES[rank]}, but has shape {shape} ({len(shape)}-D); "
             f"reshape it to {rank}-D first"
         )
+    if 0 in shape:
+        raise ValueError(
+            f"the input has shape {shape}, which holds no numbers; give at least one image and pixel"
+        )
+    kind = str(x.dtype).lower()
+    if any(word in kind for word in ("int", "bool", "complex")):
+        raise ValueError(
+            f"the input must be of real numbers, but is {kind.rpartition('.')[2]}; use x.astype('float32')"
+        )
     if shape[1] not in (-1, channels):
         raise ValueError(
             f"built for channels={channels}, but got an input of shape {shape} with {shape[1]} channels; "
