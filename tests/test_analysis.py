@@ -621,6 +621,35 @@ def test_summary_command(project, capsys):
     assert max(len(line) for line in lines if "INFO" not in line) <= 100
 
 
+def test_titles_in_chinese(tmp_path, monkeypatch, log_lines, recwarn):
+    """With a font of the system's; without one, a line says so and the picture is written all the same."""
+    from matplotlib.font_manager import fontManager
+
+    from paddle_attention.analysis import fonts
+
+    def written():
+        fonts.cjk_font.cache_clear()
+        figure = pictures.draw_rows([("第一层", [])], "飞机")
+        pictures.save(figure, str(tmp_path / "a.png"))
+        return figure
+
+    latin = [font for font in fontManager.ttflist if font.name == "DejaVu Sans"]
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "matplotlib.font_manager.fontManager.ttflist", [*latin, types.SimpleNamespace(name="SimHei")]
+        )
+        assert fonts.cjk_font.__wrapped__() == "SimHei"
+        patch.setattr("matplotlib.font_manager.fontManager.ttflist", latin)
+        written()
+        assert any("no font with Chinese characters is installed" in line for line in log_lines)
+    figure = written()
+    if fonts.cjk_font():
+        assert figure.texts[0].get_fontfamily() == ["DejaVu Sans", fonts.cjk_font()]
+        recwarn.clear()
+        pictures.save(figure, str(tmp_path / "b.png"))
+        assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
 # --- VisualDL --------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from ..files import write_atomically
 from .attention_maps import AttentionMap
 from .cam import Faithfulness, enlarge
 from .excitation import Excitation
+from .fonts import let_read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,6 +35,7 @@ class Panel:
 def save(figure: Figure, path: str, dpi: int = 110) -> str:
     """Write ``figure`` to ``path`` (.png, .svg or .pdf) in one step; returns the path."""
     ending = path.rpartition(".")[2]
+    let_read(figure)
     write_atomically(path, lambda file: figure.savefig(file, format=ending, dpi=dpi))
     return path
 
