@@ -2,6 +2,9 @@
 
 import json
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,30 @@ def test_plan_runs_and_table(workspace, tmp_path):
     rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0] for row in rows[1:]] == ["| ResNet-20", "| + CBAM（笔记写法）"]
     assert " ± " in rows[2]
+
+
+def test_runs_end_when_the_command_is_killed(workspace, tmp_path):
+    """Also by kill -9: they save their state, and the command goes on from it."""
+    folder = tmp_path / "ablation"
+    plan = ("--data", "dataset/digits", "--size", "8", "--images", "1000", "--epochs", "200", "--seeds", "1")
+    workspace.run(TOOL, "--output", folder, *plan, "--networks", "baseline", "--plan", "--dry-run")
+    command = [sys.executable, TOOL, "--output", folder, "--jobs", "1"]
+    parent = subprocess.Popen(
+        command, cwd=workspace.path, env=workspace.environment, stdout=subprocess.DEVNULL
+    )
+    log = folder / "work" / "baseline-0" / "train.log"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and "Epoch 2/200" in log.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    parent.kill()
+    parent.wait()
+    said = folder / "logs" / "baseline-0.txt"
+    while "stopped by SIGTERM after epoch" not in said.read_text():
+        assert time.monotonic() < deadline, said.read_text()[-500:]
+        time.sleep(0.2)
+    assert "Traceback" not in said.read_text()
+    assert (log.parent / "latest.pdparams").exists()
 
 
 @pytest.mark.parametrize(

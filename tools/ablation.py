@@ -27,6 +27,7 @@ from ablations.networks import MAIN, NETWORKS
 
 from paddle_attention.analysis import markdown_table, write_between_markers
 from paddle_attention.files import FolderLock
+from paddle_attention.interrupt import Interrupted
 
 MARKER = "ablation"
 
@@ -187,6 +188,9 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .networks import NETWORKS
 from .recipe import config, write_subset
 
 PLAN = ("data", "networks", "seeds", "images", "epochs", "size", "facts")
+PARENT = "ABLATION_PARENT"  # the process that has started this one
 RECIPE = ("images", "epochs", "size")  # two results with others are not compared
 
 
@@ -58,8 +60,21 @@ def result_path(folder, name, seed):
     return folder / "runs" / f"{name}-{seed}.json"
 
 
+def end_with(parent):
+    """End this process, its state saved, within seconds of the death of process ``parent``, also by kill -9."""
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def train(folder, name, seed):
     """Train one network, from the beginning or from where it was; writes its result."""
+    if PARENT in os.environ:
+        end_with(int(os.environ[PARENT]))
     from paddle_attention import ppcls
     from paddle_attention.config import Config
     from paddle_attention.engine import Engine
@@ -94,7 +109,7 @@ def run_all(folder, jobs, script):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children are ended, too
     waiting = [job for job in order(plan) if not result_path(folder, *job).is_file()]
     running, failed = {}, 0
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", PARENT: str(os.getpid())}
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
