@@ -208,3 +208,11 @@ def test_the_option_reads_them(workspace):
     )
     assert refused.returncode == 2
     assert "--check-data belongs to the embedded engine" in refused.stdout
+
+
+def test_evaluation_begins_at_an_epoch(base, tmp_path, log_lines):  # noqa: F811
+    config = copy.deepcopy(base)
+    config["Global"].update(epochs=4, start_eval_epoch=3, output_dir=str(tmp_path))
+    Engine(config, build_small, "train").train()
+    evaluated = [line for line in log_lines if "[Eval][Epoch" in line and "[Avg]" in line]
+    assert [line.partition("[Epoch ")[2][0] for line in evaluated] == ["3", "4"]

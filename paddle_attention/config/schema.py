@@ -114,6 +114,7 @@ GLOBAL = _section(
     keep=COUNT,
     eval_during_train=BOOL,
     eval_interval=COUNT,
+    start_eval_epoch=_integer(0),
     epochs=COUNT,
     print_batch_step=COUNT,
     use_visualdl=BOOL,

@@ -138,7 +138,8 @@ class Training:
         logger.info(f"[Train][Epoch {epoch}/{epochs}][Avg]{format_values(averages)}")
         engine.bad_images.log(engine.train_loader)
         accuracy = 0.0
-        if engine.evaluates and epoch % (engine.settings.get("eval_interval") or 1) == 0:
+        due = epoch % (engine.settings.get("eval_interval") or 1) == 0
+        if engine.evaluates and due and epoch >= (engine.settings.get("start_eval_epoch") or 0):
             try:
                 accuracy = self._evaluate(epoch, averages)
             except Exception as error:  # a stop, or an image that cannot be read: the epoch is not lost
