@@ -20,6 +20,7 @@ def trial(network: nn.Layer) -> Iterator[list[Any]]:
         A list for the handles of hooks: all in it are removed at the end.
     """
     modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    statistics = [(tensor, tensor.clone()) for tensor in _statistics(network)]
     handles: list[Any] = []
     try:
         network.eval()
@@ -29,3 +30,12 @@ def trial(network: nn.Layer) -> Iterator[list[Any]]:
             handle.remove()
         for layer, mode in modes:
             layer.training = mode
+        for tensor, value in statistics:
+            tensor.set_value(value)
+
+
+def _statistics(network: nn.Layer) -> Iterator[Any]:
+    """What layers may change in evaluation mode as well: ``BatchNorm(trainable_statistics=True)`` does."""
+    for layer in network.sublayers(include_self=True):
+        if getattr(layer, "_trainable_statistics", False):
+            yield from (layer._mean, layer._variance)

@@ -162,6 +162,7 @@ BAD = [
     ("TimmAutoAugment", {"config_str": "rand-m9-m8"}, "'m8' is none of .* once each"),
     ("TimmAutoAugment", {"config_str": "rand-m9-inc0"}, "inc is 1, or left out"),
     ("TimmAutoAugment", {"config_str": "rand-m9.5"}, "m has '9.5' for a number"),
+    ("TimmAutoAugment", {"config_str": "rand-n20-w0"}, "only 13 of them can come; give a smaller n"),
     ("TimmAutoAugment", {"config_str": "rand-w1"}, "the only set of weights is w0"),
     ("TimmAutoAugment", {"interpolation": "cubic"}, "interpolation must be one of"),
     ("RandAugmentV3", {"interpolation": 3}, "interpolation must be one of"),

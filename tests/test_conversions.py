@@ -1,6 +1,7 @@
 """Attention stays in use through whatever replaces or merges layers, or it is refused there."""
 
 import copy
+import pickle
 
 import numpy as np
 import paddle
@@ -12,7 +13,7 @@ from paddle.quantization.imperative.fuse_utils import fuse_layers
 from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 from paddle.vision.models import resnet18
 
-from paddle_attention import insert_attention, watch_attention
+from paddle_attention import attention_disabled, insert_attention, remove_attention, watch_attention
 from paddle_attention.insertion import check_attention
 
 
@@ -216,3 +217,108 @@ def test_the_guard_sees_parts_and_wrappers():
         whole(image())
     assert seen.silent == ("backbone.layer1.0.conv1",)
     assert runs(part) == (10, 10)
+
+
+def test_fusion_keeps_two_attentions_apart():
+    """One before the convolution, one after the normalisation: both are called 'attention' where they are."""
+    model = resnet18()
+    insert_attention(model, {"name": "SE", "at": "layer1.0.conv2", "before": True})
+    insert_attention(model, {"name": "SE", "reduction": 4, "at": "layer1.0.bn2"})
+    for key, value in model.state_dict().items():
+        if key.endswith("attention.fc2.bias"):
+            value.set_value(np.random.RandomState(len(key)).standard_normal(value.shape).astype("float32"))
+    x = image()
+    with paddle.no_grad():
+        expected = model.eval()(x).numpy()
+        merged = fuse_layers(model, [["layer1.0.conv2", "layer1.0.bn2"]])
+        np.testing.assert_allclose(merged(x).numpy(), expected, atol=1e-4)
+    assert runs(merged) == (2, 2)
+
+
+def test_merging_that_keeps_the_name_is_seen():
+    """The new layer of the old name has not the attention of the old one."""
+
+    class Fusing(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.bn = nn.Conv2D(16, 16, 3, padding=1), nn.BatchNorm2D(16)
+
+        def forward(self, x):
+            return self.bn(self.conv(x))
+
+        def switch_to_deploy(self):
+            self.conv, self.bn = nn.Conv2D(16, 16, 3, padding=1), nn.Identity()
+
+    model = nn.Sequential(nn.Conv2D(3, 16, 3), Fusing())
+    for at in ("1.conv", "1.bn"):
+        with pytest.raises(
+            ValueError, match=rf"{at}' of Sequential disappears when '1' merges .*switch_to_deploy"
+        ):
+            insert_attention(model, "SE", at=at)
+
+
+def test_a_harmless_fuse_of_a_network_of_dicts():
+    class Harmless(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(3, 16, 3)
+
+        def forward(self, inputs):
+            return self.conv(inputs["image"])
+
+        def fuse(self):
+            pass
+
+    assert insert_attention(Harmless(), "SE", at="conv", inputs={"image": paddle.randn([1, 3, 16, 16])})
+
+
+def test_conversions_in_the_process_that_reads_a_pickle():
+    """Nothing is inserted there, which is when Paddle's conversions are wrapped."""
+    from paddle_attention.insertion import conversions, hooks
+
+    hook = hooks.ApplyAttention("attention")
+    called = []
+    original = conversions.keep_through_conversions
+    conversions.keep_through_conversions = lambda: called.append(True)
+    try:
+        read = pickle.loads(pickle.dumps(hook))
+    finally:
+        conversions.keep_through_conversions = original
+    assert called
+    assert read.name == "attention"
+
+
+def test_static_networks_are_told():
+    model = resnet18()
+    model.layer1 = paddle.jit.to_static(model.layer1, full_graph=True)
+    with pytest.raises(
+        ValueError, match=r"'layer1' was converted by paddle.jit.to_static, and its layers cannot be seen"
+    ):
+        insert_attention(model, "SE")
+    model = resnet18()
+    insert_attention(model, "SE")
+    model = paddle.jit.to_static(model, full_graph=True)
+    check_attention(model, image())  # its program has it
+    for function in (remove_attention, lambda m: attention_disabled(m).__enter__()):
+        with pytest.raises(
+            ValueError, match=r"'the network' was converted by paddle.jit.to_static|the network was"
+        ):
+            function(model)
+
+
+def test_a_tuple_in_training_only_is_told():
+    class Auxiliary(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2D(16, 16, 3, padding=1)
+
+        def forward(self, x):
+            y = x + self.conv(x)
+            return (y, y) if self.training else y
+
+    model = nn.Sequential(nn.Conv2D(3, 16, 3), Auxiliary())
+    insert_attention(model, "SE", at="1")
+    with pytest.raises(
+        ValueError, match=r"attention '1.attention' needs one feature map .* holds a tuple here"
+    ):
+        model.train()(image())

@@ -55,13 +55,15 @@ def test_what_the_tools_need_is_fetched_at_the_commit(source, tmp_path):
 def test_nothing_is_left_behind(source, tmp_path, monkeypatch):
     path, first = source
     target = tmp_path / "PaddleClas"
+    (tmp_path / "PaddleClas.partial").mkdir()  # somebody's own
+    (tmp_path / "PaddleClas.partial").rmdir()
     for arguments, message in (
         ((str(tmp_path / "nowhere"), first), "git clone failed: .*nowhere"),
         ((path, "0" * 40), "git checkout failed: "),
     ):
         with pytest.raises(OSError, match=message):
             get_paddleclas(str(target), *arguments)
-        assert not list(tmp_path.glob("PaddleClas*"))
+        assert not list(tmp_path.glob("*PaddleClas*"))
     git(path, "rm", "-q", "tools/train.py")
     git(path, "commit", "-qm", "third")
     with pytest.raises(ValueError, match=r"is no PaddleClas: it has no tools/train\.py"):

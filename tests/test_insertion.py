@@ -414,6 +414,57 @@ def test_a_shared_first_convolution_is_replaced_for_both_blocks():
     assert type(model[2].second) is nn.Conv2D
 
 
+class Plain(nn.Layer):
+    """A residual block; ``cut`` stops its gradients, as a frozen stage does."""
+
+    def __init__(self, cut=False, twice=False):
+        super().__init__()
+        self.conv, self.act, self.cut, self.twice = nn.Conv2D(3, 3, 3, padding=1), nn.ReLU(), cut, twice
+
+    def forward(self, x):
+        y = self.act(self.conv(self.act(self.conv(x)))) if self.twice else self.conv(x)
+        return (x + y).detach() if self.cut else x + y
+
+
+def test_parts_without_gradients_are_told():
+    """What is added there cannot be seen: not put silently after the addition."""
+    spec = {"name": "SE", "reduction": 1}
+    for model in (
+        nn.Sequential(Plain(), Plain(cut=True), Plain(), Plain()),
+        nn.Sequential(Plain(), Plain(cut=True)),
+    ):
+        for at in (None, "residual"):
+            with pytest.raises(ValueError, match=r"of Sequential runs without gradients .* use at='block'"):
+                insert_attention(model, spec, at=at)
+    assert insert_attention(nn.Sequential(Plain(), Plain(cut=True)), spec, at="*.conv")
+    integers = paddle.ones([1, 3, 8, 8], "uint8")
+
+    class Casting(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x.astype("float32"))
+
+    with pytest.raises(ValueError, match="'the network' of Casting runs without gradients"):
+        insert_attention(Casting(Plain(), Plain()), spec, inputs=integers)
+
+
+def test_layers_that_run_twice_in_a_block_are_no_place():
+    """Attention would run in the middle of the branch, too."""
+    spec = {"name": "SE", "reduction": 1}
+    with pytest.raises(ValueError, match=r"layer '0.act' of Sequential runs 2 times in block '0'"):
+        insert_attention(nn.Sequential(Plain(twice=True), Plain(twice=True)), spec, at="residual")
+    done = insert_attention(nn.Sequential(Plain(twice=True), Plain(twice=True)), spec)
+    assert [insertion.layer for insertion in done] == ["0", "1"]
+
+
+def test_statistics_are_not_touched_by_trials():
+    """trainable_statistics changes them in evaluation mode as well."""
+    model = nn.Sequential(nn.Conv2D(3, 4, 3), nn.BatchNorm(4, trainable_statistics=True))
+    before = {key: value.numpy().copy() for key, value in model.state_dict().items()}
+    insert_attention(model, {"name": "SE", "reduction": 1}, at="1")
+    for key, value in before.items():
+        np.testing.assert_array_equal(model.state_dict()[key].numpy(), value)
+
+
 class Adding(nn.Layer):
     """A residual block whose addition is a layer, as in PaddleSeg."""
 
@@ -667,6 +718,12 @@ BAD = [
     (Nhwc, ("SE",), {"at": "conv"}, "'conv' computes in NHWC"),
     (Fussy, ("SE",), {}, "does not run on a trial image; give input_shape.*only squares of 17"),
     (lambda: "model", ("SE",), {}, "must be a paddle.nn.Layer, but got str"),
+    (resnet18, ("SE",), {"input_shape": 64}, r"input_shape must be \[C, H, W\], .* but got 64"),
+    (resnet18, ("SE",), {"input_shape": [3, 32]}, r"input_shape must be .* but got \[3, 32\]"),
+    (resnet18, ("SE",), {"input_shape": [3, -1, -1]}, "three positive integers"),
+    (resnet18, ("SE",), {"inputs": np.zeros([1, 3, 64, 64])}, "inputs must hold tensors: .* but got ndarray"),
+    (resnet18, ("SE",), {"inputs": ()}, "inputs must hold tensors"),
+    (resnet18, ({"name": ["SE"]},), {}, "'name' must be the name of a mechanism"),
 ]
 
 

@@ -86,7 +86,8 @@ def test_a_network_is_trained_on_several_sizes(base, tmp_path):  # noqa: F811
 
 
 BAD = [
-    ({"scales": []}, "scales is empty"),
+    ({"scales": []}, r"scales must be a list of at least one size, but got \[\]"),
+    ({"scales": 32}, "scales must be a list of at least one size, but got 32"),
     ({"scales": [16, "8"]}, "scales must be sides in pixels or .* but one is '8'"),
     ({"scales": [16, 4]}, r"scales has \(4, 4\), less than divided_factor=8"),
     ({"name": "DistributedBatchSampler"}, "MultiScaleDataset and MultiScaleSampler go together"),
@@ -152,10 +153,26 @@ def test_most_of_paddleclas_imagenet_recipes_are_accepted():
 def test_a_missing_class_num_is_told_before_training(base):  # noqa: F811
     config = copy.deepcopy(base)
     del config["Arch"]["class_num"]
+    Engine(copy.deepcopy(config), build_small, "train")  # which has 10
+
+    def build_large(config, mode):
+        network = build_small(config, mode)
+        network.fc = paddle.nn.Linear(16, 1000)
+        return network
+
     with pytest.raises(
         ConfigError, match=r"Arch\.class_num: missing, .* 1000 classes; .* up to 9: write class_num: 10"
     ):
-        Engine(config, build_small, "train")
+        Engine(config, build_large, "train")
+
+
+@pytest.mark.parametrize("name", ["RecModel", "DistillationModel"])
+def test_networks_that_return_dicts_are_refused(base, name):  # noqa: F811
+    """The embedded engine's losses take logits."""
+    config = copy.deepcopy(base)
+    config["Arch"] = {"name": name}
+    with pytest.raises(ConfigError, match=rf"Arch\.name: '{name}', which returns a dict, is not supported"):
+        check_recipe(config)
 
 
 def test_a_short_list_of_classes_is_told_before_training(base, tmp_path):  # noqa: F811

@@ -1,5 +1,6 @@
 """Attention is taken out again, for good or for a while, and carried from network to network."""
 
+import copy
 import json
 import os
 
@@ -8,7 +9,13 @@ import paddle
 import pytest
 from paddle.vision.models import resnet18, resnet50
 
-from paddle_attention import attention_disabled, insert_attention, remove_attention, save_attention
+from paddle_attention import (
+    attention_disabled,
+    build_attention,
+    insert_attention,
+    remove_attention,
+    save_attention,
+)
 from paddle_attention.insertion import watch_attention
 
 SPECIFICATIONS = {
@@ -177,3 +184,64 @@ def test_some_attention_is_disabled():
     insert_attention(resnet := resnet18(), {"name": "SKConv", "groups": 1})
     with pytest.raises(ValueError, match="has replaced a convolution"), attention_disabled(resnet):
         pass
+
+
+def test_copies_made_meanwhile_have_their_attention():
+    """As an EMA's."""
+    model = resnet18()
+    insert_attention(model, "SE")
+    randomise(model)
+    attended = outputs(model)
+    with attention_disabled(model), attention_disabled(model) as again:
+        assert again == []  # they are already
+        copied = copy.deepcopy(model)
+    np.testing.assert_array_equal(outputs(copied), attended)
+    np.testing.assert_array_equal(outputs(model), attended)
+
+
+def test_only_what_was_inserted_is_carried(tmp_path):
+    """Not layers of this library that the network has of its own; and keys that the replaced layer had as well."""
+
+    def build():
+        model = resnet18()
+        model.own = build_attention("SE", 16)
+        return model
+
+    model, other, path = build(), build(), tmp_path / "a.safetensors"
+    insert_attention(model, ["CBAM", {"name": "SplitAttention", "at": "layer1.0.conv1"}])
+    assert not [key for key in save_attention(model, path) if key.startswith("own")]
+    insert_attention(other, path)
+    remove_attention(model.layer2)
+    with pytest.raises(ValueError, match=r"attention 'layer2\.0\.bn2\.attention' is no longer in ResNet"):
+        save_attention(model, path)
+
+
+HOSTILE = [
+    ({"version": 99, "calls": []}, "is of version 99, and this library reads 1"),
+    (
+        {"version": 1, "calls": [{"attention": ["SE"], "input_shape": "abc"}]},
+        "input_shape must be .* but got 'abc'",
+    ),
+    (
+        {"version": 1, "calls": [{"attention": ["SE"], "input_shape": [3, 10**5, 10**5]}]},
+        "integers up to 8192",
+    ),
+    (
+        {"version": 1, "calls": [{"attention": ["SE"], "input_shape": True}]},
+        "input_shape must be .* but got True",
+    ),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), HOSTILE)
+def test_hostile_files(content, message, tmp_path):
+    from paddle_attention.files.safetensors import safetensors_bytes
+
+    path = tmp_path / "a.safetensors"
+    text = json.dumps(content)
+    path.write_bytes(b"".join(safetensors_bytes({"a": np.zeros(1)}, {"paddle_attention": text})))
+    with pytest.raises(ValueError, match=rf"a\.safetensors: .*{message}"):
+        insert_attention(resnet18(), path)
+    path.write_bytes(b"".join(safetensors_bytes({"a": np.zeros(1)}, {"paddle_attention": "[" * 100_000})))
+    with pytest.raises(ValueError, match=r"a\.safetensors: "):
+        insert_attention(resnet18(), path)

@@ -34,6 +34,8 @@ def recipe_reasons(folder: str) -> dict[str, str]:
 
 
 def _yamls(folder: str) -> Iterator[str]:
+    if os.path.isfile(folder):
+        yield folder
     for directory, _, names in os.walk(folder):
         yield from (os.path.join(directory, name) for name in names if name.endswith((".yaml", ".yml")))
 

@@ -26,6 +26,7 @@ _REQUIRED = {
 }
 
 
+_SEVERAL = ("RecModel", "DistillationModel", "AttentionModel")
 _LARGEST = 2**63 - 1  # integer of Paddle's
 
 
@@ -71,6 +72,14 @@ def check_config(config: dict[str, Any], mode: str, whole: bool = True) -> None:
     for error in VALIDATOR.iter_errors(config):
         if whole or error.validator not in ("additionalProperties", "enum"):
             raise _explain(error)
+    arch = config.get("Arch")
+    if (
+        whole
+        and mode in ("train", "eval", "infer")
+        and isinstance(arch, dict)
+        and arch.get("name") in _SEVERAL
+    ):
+        raise unsupported("Arch.name", f"{arch['name']!r}, which returns a dict,")
     for path in _REQUIRED[mode]:
         node: Any = config
         for key in path.split("."):

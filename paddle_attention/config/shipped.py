@@ -28,7 +28,7 @@ def find_config(name: str) -> str:
         FileNotFoundError: if there is none, naming the nearest.
         ValueError: if several have this name.
     """
-    if os.path.exists(name):
+    if os.path.isfile(name):
         return name
     known, wanted = shipped_configs(), Path(name).as_posix().rpartition("ppcls_configs/")[2]
     found = [path for key, path in known.items() if key == wanted or key.endswith("/" + wanted)]

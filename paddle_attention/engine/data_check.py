@@ -8,13 +8,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from paddle import nn
 from tqdm import tqdm
 
 from ..config import ConfigError, DataError
 from ..preprocess import TopkPostProcess
 
 _AHEAD = 256  # images waiting for a thread
-_DEFAULT_CLASSES = 1000  # of PaddleClas' networks
 
 
 def check_images(loaders: dict[str, Any], directory: str) -> int:
@@ -46,7 +46,7 @@ def check_images(loaders: dict[str, Any], directory: str) -> int:
             file.writelines(f"{message}\n" for message in bad)
         raise DataError(
             f"{bad[0]} ({len(bad)} of {total} images cannot be used; all are listed in {path}). Remove them from "
-            "the lists, or train with -o Global.on_bad_image=skip"
+            "the lists, or leave out --check-data and train with -o Global.on_bad_image=skip"
         )
     return total
 
@@ -84,11 +84,12 @@ def check_class_names(config: dict[str, Any]) -> None:
         TopkPostProcess.from_config(config)
 
 
-def check_class_num(class_num: int | None, loaders: dict[str, Any]) -> None:
-    """Raise ConfigError where the number of classes is left to the network and is not that of the lists."""
+def check_class_num(class_num: int | None, loaders: dict[str, Any], network: nn.Layer) -> None:
+    """Raise ConfigError where the YAML leaves the number of classes to the network, which has more than the lists."""
     labels = max((max(loader.dataset.labels) for loader in loaders.values()), default=-1)
-    if class_num is None and labels >= 0 and labels + 1 != _DEFAULT_CLASSES:
+    heads = [layer.weight.shape[1] for layer in network.sublayers() if isinstance(layer, nn.Linear)]
+    if class_num is None and labels >= 0 and heads and heads[-1] > labels + 1:
         raise ConfigError(
-            f"Arch.class_num: missing, so the network would have {_DEFAULT_CLASSES} classes; the lists have labels "
-            f"up to {labels}: write class_num: {labels + 1}"
+            f"Arch.class_num: missing, so the network has {heads[-1]} classes; the lists have labels up to {labels}: "
+            f"write class_num: {labels + 1}"
         )

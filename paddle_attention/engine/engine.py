@@ -135,7 +135,7 @@ class Engine:
             if not (self.config.get("DataLoader") or {}).get("Eval"):
                 raise ConfigError("DataLoader.Eval: missing, but needed to evaluate")
             self.eval_loader = build_loader(self.config, "Eval", self.class_num)
-        check_class_num(self.class_num, self._loaders())
+        check_class_num(self.class_num, self._loaders(), self.network)
         check_class_names(self.config)
 
     def _loaders(self) -> dict[str, Loader]:

@@ -82,9 +82,9 @@ class MultiScaleSampler(BatchSampler):
         shuffle: bool = True,
         seed: int | None = None,
     ) -> None:
+        if not isinstance(scales, (list, tuple)) or not scales:
+            raise ValueError(f"scales must be a list of at least one size, but got {scales!r}")
         sides = [_sides(scale) for scale in scales]
-        if not sides:
-            raise ValueError("scales is empty; give at least one size")
         self.dataset, self.shuffle, self.seed, self.epoch = dataset, shuffle, seed or 0, 0
         pixels = sides[0][0] * sides[0][1] * first_bs
         sizes = [

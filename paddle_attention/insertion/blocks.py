@@ -60,6 +60,15 @@ class Structure:
             return self.residual_blocks
         return _numbered((call.name, call.shape, _Addition()) for call in repeated_units(self.trace))
 
+    @cached_property
+    def unseen(self) -> str | None:
+        """What ran without a gradient graph, so that additions in it cannot be seen; None where all blocks had one."""
+        kinds = {type(self.trace.layers[block.name]) for block in self.residual_blocks}
+        for call in self.trace.calls:
+            if not call.outputs and (not call.name or type(self.trace.layers[call.name]) in kinds):
+                return call.name
+        return None
+
     def placements(self) -> list[str]:
         """The places by blocks that this network has."""
         if not self.blocks:

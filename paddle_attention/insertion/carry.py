@@ -14,10 +14,10 @@ from paddle import nn
 
 from ..files import write_atomically
 from ..files.safetensors import read_with_metadata, safetensors_bytes
-from .hooks import attention_prefixes
 from .records import Record, records
+from .trace import check_input_shape
 
-_METADATA = "paddle_attention"
+_METADATA, _VERSION = "paddle_attention", 1
 _ENDING = ".safetensors"
 
 
@@ -62,15 +62,25 @@ def save_attention(model: nn.Layer, path: str | os.PathLike[str]) -> list[str]:
             f"nothing was inserted into {type(model).__name__} itself; give the network that was given to "
             "insert_attention"
         )
-    inside = attention_prefixes(model)
+    inside = tuple(f"{insertion.key}." for call in records(model) for insertion in call.insertions)
     state = {key: value for key, value in model.state_dict().items() if key.startswith(inside)}
+    for prefix in inside:
+        if not any(key.startswith(prefix) for key in state) and _is_gone(model, prefix[:-1]):
+            raise ValueError(
+                f"{path}: attention {prefix[:-1]!r} is no longer in {type(model).__name__}; take out the rest with "
+                "remove_attention and insert anew what is to be saved"
+            )
     try:
-        text = json.dumps({"version": 1, "calls": calls}, ensure_ascii=False)
+        text = json.dumps({"version": _VERSION, "calls": calls}, ensure_ascii=False)
     except TypeError as error:
         raise ValueError(f"{path}: the attention has an argument that cannot be written: {error}") from error
     pieces = safetensors_bytes(state, {_METADATA: text})
     write_atomically(path, lambda file: file.writelines(pieces))
     return list(state)
+
+
+def _is_gone(model: nn.Layer, key: str) -> bool:
+    return key not in dict(model.named_sublayers())
 
 
 def _described(call: Record) -> dict[str, Any]:
@@ -93,8 +103,15 @@ def read_attention(path: str | os.PathLike[str]) -> AttentionFile:
     try:
         state, texts = read_with_metadata(path)
         found = json.loads(texts[_METADATA])
+        if found["version"] != _VERSION:
+            raise ValueError(
+                f"is of version {found['version']!r}, and this library reads {_VERSION}; take a newer one"
+            )
         calls = [(list(call["attention"]), call["input_shape"]) for call in found["calls"]]
-    except (KeyError, TypeError) as error:
+        for _, shape in calls:
+            if shape is not None:
+                check_input_shape(shape)
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path}: holds no attention; it must be a file that save_attention wrote"
         ) from error
@@ -103,16 +120,16 @@ def read_attention(path: str | os.PathLike[str]) -> AttentionFile:
     return AttentionFile(path, calls, state)
 
 
-def check_state(model: nn.Layer, file: AttentionFile, before: Sequence[str]) -> None:
+def check_state(model: nn.Layer, file: AttentionFile, inserted: Sequence[str]) -> None:
     """Raise ValueError unless the weights of a file are those of the attention that was just inserted.
 
     Args:
         model (paddle.nn.Layer): the network, with the attention.
         file (AttentionFile): where the weights are from.
-        before (list of str): keys of the network before.
+        inserted (list of str): keys of the attention layers.
     """
-    inside, known = attention_prefixes(model), set(before)
-    own = {k: v for k, v in model.state_dict().items() if k.startswith(inside) and k not in known}
+    inside = tuple(f"{key}." for key in inserted)
+    own = {k: v for k, v in model.state_dict().items() if k.startswith(inside)}
     problems = _differences(own, file.state)
     if problems:
         raise ValueError(f"{file.path}: does not fit {type(model).__name__}: {problems[0]}")

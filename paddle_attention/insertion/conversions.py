@@ -19,6 +19,19 @@ class AttentionHook:
 
     name: str | None = None
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Of a pickle: the conversions of the process that reads it must keep attention, too."""
+        vars(self).update(state)
+        keep_through_conversions()
+
+
+def free_name(layer: nn.Layer) -> str:
+    """A name for one more attention among the sublayers of ``layer``."""
+    number = 1
+    while (name := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
+        number += 1
+    return name
+
 
 def carry_attention(old: nn.Layer, new: nn.Layer) -> None:
     """Move the hooks of this library, and the attention they call, to ``new``, which takes the place of ``old``."""
@@ -41,11 +54,13 @@ def take_attention(layer: nn.Layer) -> tuple[dict[str, dict[int, AttentionHook]]
 def put_attention(
     layer: nn.Layer, taken: dict[str, dict[int, AttentionHook]], attention: dict[str, nn.Layer]
 ) -> None:
-    """Give a layer what was taken off another one."""
+    """Give a layer what was taken off another one; names that it has already are changed."""
     for hooks, found in taken.items():
         getattr(layer, hooks).update(found)
-    for name, sublayer in attention.items():
-        layer.add_sublayer(name, sublayer)
+        for hook in found.values():
+            if hook.name is not None:
+                sublayer, hook.name = attention[hook.name], free_name(layer)
+                layer.add_sublayer(hook.name, sublayer)
 
 
 def keep_through_conversions() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,9 @@ from paddle import nn
 
 from ..layers import AttentionLayer
 from ..registry import list_attentions
-from .conversions import AttentionHook, keep_through_conversions
+from .conversions import AttentionHook, free_name, keep_through_conversions
+
+DISABLED: weakref.WeakSet[AttentionHook] = weakref.WeakSet()
 
 
 class ApplyAttention(AttentionHook):
@@ -21,11 +24,9 @@ class ApplyAttention(AttentionHook):
     Attributes:
         key: dotted name of the sublayer in the network that it was inserted into. It stays when
             something else wraps or replaces layers of the network.
-        enabled: False lets the tensor pass as it is.
     """
 
     key = ""
-    enabled = True
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,8 +34,18 @@ class ApplyAttention(AttentionHook):
     def __call__(self, layer: nn.Layer, inputs: Any, output: Any) -> Any:
         return self.attend(layer, output) if self.enabled else output
 
+    @property
+    def enabled(self) -> bool:
+        """False within :func:`attention_disabled`: the tensor passes as it is. Copies are enabled."""
+        return self not in DISABLED
+
     def attend(self, layer: nn.Layer, x: Any) -> Any:
         attention = layer._sub_layers[self.name]
+        if not hasattr(x, "shape"):
+            raise ValueError(
+                f"attention {self.key!r} needs one feature map [N, C, H, W], but its place holds a "
+                f"{type(x).__name__} here, perhaps in training only; choose another layer"
+            )
         if len(x.shape) == 4:
             return attention(x)
         # Tokens [N, L, C]: to the mechanism they are the positions of a feature map [N, C, L, 1].
@@ -133,9 +144,7 @@ def attach(
     """
     keep_through_conversions()
     copy_mode(attention, layer)
-    number = 1
-    while (name := "attention" if number == 1 else f"attention{number}") in layer._sub_layers:
-        number += 1
+    name = free_name(layer)
     layer.add_sublayer(name, attention)
     hook = kind(name)
     hook.key = f"{where}.{name}" if where else name

@@ -126,12 +126,12 @@ def _insert_from_file(
     model: nn.Layer, file: AttentionFile, input_shape: Sequence[int] | None, inputs: Any
 ) -> list[Insertion]:
     """Repeat the calls that a file tells of, and set the weights; all or nothing."""
-    keys, before, done = list(model.state_dict()), records(model), []
+    before, done = records(model), []
     try:
         for items, shape in file.calls:
             given = (input_shape or shape) if inputs is None else None
             done += insert_attention(model, items, input_shape=given, inputs=inputs)
-        check_state(model, file, keys)
+        check_state(model, file, [insertion.key for insertion in done])
     except BaseException as error:
         remove_insertions(model, [insertion.key for insertion in done])
         set_records(model, before)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import fnmatch
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +16,10 @@ from ..registry import list_attentions
 from .blocks import Block, Structure, default_place
 from .replace import first_convolution
 from .request import PlaceError, Request
-from .trace import Trace
+from .trace import Call, Trace
 
 _SHOWN = 12  # names in a hint
+_BY_ADDITIONS = ("", "residual", "pre", "identity")
 
 
 class Place(NamedTuple):
@@ -69,11 +72,32 @@ def _places(structure: Structure, request: Request) -> list[Place]:
         return [Place(first_convolution(structure.trace, block.name)) for block in chosen]
     at = request.at or default_place(chosen)
     if at in _BY_BLOCK:
-        return _BY_BLOCK[at](structure, request, chosen)
+        places = _BY_BLOCK[at](structure, request, chosen)
+        for block in chosen:
+            _check_once(structure.trace, block, {place.layer for place in places})
+        return places
     return [
         Place(name, request.before)
         for name in _matching(structure, request, chosen if request.by_blocks else None)
     ]
+
+
+def _check_once(trace: Trace, block: Block, layers: set[str]) -> None:
+    """Raise PlaceError for a layer that runs several times within one run of ``block``: it means several places."""
+    for call in trace.calls:
+        if call.name == block.name:
+            for name, count in collections.Counter(_names_below(call)).items():
+                if count > 1 and name in layers:
+                    raise PlaceError(
+                        f"layer {name!r} of {trace.title} runs {count} times in block {block.name!r}, not only at the "
+                        "place that is meant; use at='block' or a pattern"
+                    )
+
+
+def _names_below(call: Call) -> Iterator[str]:
+    for child in call.children:
+        yield child.name
+        yield from _names_below(child)
 
 
 def _at_residual(structure: Structure, request: Request, chosen: list[Block]) -> list[Place]:
@@ -178,6 +202,12 @@ def _matches(name: str, pattern: str) -> bool:
 
 def _choose_blocks(structure: Structure, request: Request) -> list[Block]:
     found, title = structure.blocks, structure.trace.title
+    if structure.unseen is not None and request.at in _BY_ADDITIONS:
+        raise ValueError(
+            f"at={request.at or 'residual'!r}: {structure.unseen or 'the network'!r} of {title} runs without gradients "
+            "(paddle.no_grad, detach, integer inputs), so the additions of its blocks cannot be seen; use at='block' or a "
+            f"pattern{_could_match(structure, '')}"
+        )
     if not found:
         raise ValueError(
             f"at={request.at or 'block'!r}: {title} has no blocks, neither residual ones nor repeated layers "

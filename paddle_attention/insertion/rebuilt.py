@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from .placement import Target
 
 # The names by which networks do it: PaddleClas, PaddleDetection, and ports from PyTorch.
-_METHODS = ("re_parameterize", "reparameterize", "switch_to_deploy", "convert_to_deploy", "rep", "fuse")
+_METHODS = (
+    "re_parameterize",
+    "reparameterize",
+    "switch_to_deploy",
+    "convert_to_deploy",
+    "merge_bn",
+    "rep",
+    "fuse",
+)
 
 
 def check_survival(trace: Trace, targets: Sequence[Target]) -> None:
@@ -66,11 +74,17 @@ def _lost_layers(trace: Trace, owner: str, method: str) -> set[str]:
     ran: set[str] = set()
     with paddle.no_grad(), trial(rebuilt) as handles:
         try:
-            getattr(rebuilt, method)()
-            rebuilt.eval()
+            # On the layers as they are before: another one of the same name has not their attention.
             for name, layer in rebuilt.named_sublayers():
                 handles.append(layer.register_forward_pre_hook(lambda *_, name=name: ran.add(name)))
-            rebuilt(paddle.zeros(shape, dtype=trace.dtype))
+            getattr(rebuilt, method)()
+            rebuilt.eval()
+            given = (
+                trace.inputs
+                if not owner and trace.inputs is not None
+                else paddle.zeros(shape, dtype=trace.dtype)
+            )
+            rebuilt(*(given if isinstance(given, tuple) else (given,)))
         except Exception:  # its own, of any kind: then nothing tells that anything inside stays
             return inside
     return inside - ran

@@ -106,6 +106,8 @@ def _parse(item: Any, defaults: dict[str, Any], path: str) -> Request:
     if "name" not in item:
         near = next((hint for key in item if (hint := did_you_mean(key, _KEYS))), "")
         raise ValueError(f"attention {dict(item)!r} has no 'name'{near}; such as {{'name': 'SE'}}")
+    if not isinstance(item["name"], str):
+        raise ValueError(f"attention {dict(item)!r}: 'name' must be the name of a mechanism, such as 'SE'")
     entry = get_attention(item["name"])
     arguments = {k: v for k, v in item.items() if k not in _KEYS}
     check_arguments(entry.name, arguments, _KEYS)

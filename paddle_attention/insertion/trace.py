@@ -14,6 +14,7 @@ from paddle import nn
 from ..trial import trial
 from .hooks import backbone_layers
 
+_LARGEST = 8192
 PROBE_SIZES = (64, 224, 112, 256, 384, 32)
 
 
@@ -133,6 +134,8 @@ def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None, inp
     Raises:
         ValueError: if it is no network for images in NCHW, or does not run on what it is given.
     """
+    if not paddle.in_dynamic_mode():
+        raise ValueError("attention is inserted in dynamic mode; call paddle.disable_static() before")
     if not isinstance(model, nn.Layer):
         raise ValueError(f"model must be a paddle.nn.Layer, but got {type(model).__name__}")
     for name, layer in model.named_sublayers():
@@ -141,11 +144,23 @@ def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None, inp
                 f"layer {name!r} computes in NHWC; attention layers take NCHW, so build the network "
                 "with data_format='NCHW'"
             )
+    for name, layer in model.named_sublayers(include_self=True):
+        if is_static(layer):
+            raise ValueError(
+                f"{name or 'the network'!r} was converted by paddle.jit.to_static, and its layers cannot be seen; insert "
+                "attention before the conversion"
+            )
     if inputs is not None:
+        if not any(isinstance(x, paddle.Tensor) for x in paddle.utils.flatten(inputs)):
+            raise ValueError(
+                f"inputs must hold tensors: one, a dict such as {{'image': x}}, or a tuple of several arguments; but "
+                f"got {type(inputs).__name__} without any"
+            )
         if input_shape is not None:
             raise ValueError("give either input_shape or inputs, not both")
         return run_trace(model, None, inputs)
     if input_shape is not None:
+        check_input_shape(input_shape)
         return run_trace(model, list(input_shape))
     first = next((layer._in_channels for layer in model.sublayers() if isinstance(layer, nn.Conv2D)), 3)
     errors = []
@@ -159,6 +174,20 @@ def trace_network(model: nn.Layer, input_shape: Sequence[int] | None = None, inp
         f"{type(model).__name__} does not run on a trial image; give input_shape=[C, H, W], or inputs=. "
         f"Tried {'; '.join(_few(errors))}"
     )
+
+
+def check_input_shape(value: Any) -> None:
+    """Raise ValueError unless ``value`` is ``[C, H, W]``."""
+    good = isinstance(value, (list, tuple)) and len(value) == 3
+    if not good or any(isinstance(v, bool) or not isinstance(v, int) or not 0 < v <= _LARGEST for v in value):
+        raise ValueError(
+            f"input_shape must be [C, H, W], three positive integers up to {_LARGEST}, but got {value!r}"
+        )
+
+
+def is_static(layer: nn.Layer) -> bool:
+    """Whether ``paddle.jit.to_static`` has made a program of the layer."""
+    return type(layer.forward).__name__.endswith("StaticFunction")
 
 
 def _few(errors: list[str]) -> list[str]:

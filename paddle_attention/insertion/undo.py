@@ -9,9 +9,10 @@ from collections.abc import Collection, Iterator, Sequence
 from paddle import nn
 
 from ..registry import list_attentions
-from .hooks import ApplyAttention, detach
+from .hooks import DISABLED, ApplyAttention, detach
 from .records import hooks_of, set_records, stands_for
 from .replace import swap
+from .trace import is_static
 
 
 def remove_attention(model: nn.Layer) -> list[str]:
@@ -26,7 +27,12 @@ def remove_attention(model: nn.Layer) -> list[str]:
 
     Returns:
         list of str: dotted names of the attention layers that were removed; empty if there were none.
+
+    Raises:
+        ValueError: if a part of the network was converted by ``paddle.jit.to_static``, whose programs
+            would go on with the attention.
     """
+    _refuse_static(model, "remove_attention")
     removed = remove_insertions(model, None)
     for layer in model.sublayers(include_self=True):
         set_records(layer, [])
@@ -59,8 +65,7 @@ def _put_back(model: nn.Layer, layer: nn.Layer, original: nn.Layer) -> None:
 def attention_disabled(model: nn.Layer, which: str | Sequence[str] | None = None) -> Iterator[list[str]]:
     """Run a network without its attention, or without some of it, for a while: for ablations.
 
-    What it transforms passes as it is. This holds for calls of the network itself, not for
-    programs that ``paddle.jit.to_static`` has made of it before.
+    What it transforms passes as it is. Copies that are made meanwhile have their attention.
 
     Args:
         model (paddle.nn.Layer): a network with inserted attention.
@@ -71,16 +76,25 @@ def attention_disabled(model: nn.Layer, which: str | Sequence[str] | None = None
         list of str: dotted names of what is disabled.
 
     Raises:
-        ValueError: if ``which`` matches nothing, or something that has replaced a convolution.
+        ValueError: if ``which`` matches nothing, or something that has replaced a convolution, or the
+            network was converted by ``paddle.jit.to_static``.
     """
+    _refuse_static(model, "attention_disabled")
     chosen = _choose(model, which)
     try:
-        for _, hook in chosen:
-            hook.enabled = False
+        DISABLED.update(hook for _, hook in chosen)
         yield [key for key, _ in chosen]
     finally:
-        for _, hook in chosen:
-            del hook.enabled
+        DISABLED.difference_update(hook for _, hook in chosen)
+
+
+def _refuse_static(model: nn.Layer, what: str) -> None:
+    for name, layer in model.named_sublayers(include_self=True):
+        if is_static(layer):
+            raise ValueError(
+                f"{what}: {name or 'the network'!r} was converted by paddle.jit.to_static, and its program would go on "
+                "with the attention; do it before the conversion"
+            )
 
 
 def _choose(model: nn.Layer, which: str | Sequence[str] | None) -> list[tuple[str, ApplyAttention]]:
@@ -96,11 +110,11 @@ def _choose(model: nn.Layer, which: str | Sequence[str] | None) -> list[tuple[st
                     f"which={pattern!r}: {name!r} has replaced a convolution, without which the network does not "
                     "run; name others, or use remove_attention"
                 )
-        fitting = {key: hook for key, x, hook in found if hook.enabled and _fits(key, x, pattern, classes)}
+        fitting = {key: hook for key, x, hook in found if _fits(key, x, pattern, classes)}
         if not fitting:
             there = ", ".join(key for key, _, _ in found[:6]) + (", ..." if len(found) > 6 else "")
             raise ValueError(f"which={pattern!r} matches no attention of {type(model).__name__} ({there})")
-        chosen.update(fitting)
+        chosen.update({key: hook for key, hook in fitting.items() if hook.enabled})
     return list(chosen.items())
 
 

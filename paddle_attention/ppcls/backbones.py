@@ -74,6 +74,8 @@ def AttentionNet(
             "Arch.backbone: must be a network name or a dict with a 'name', such as "
             f"{{'name': 'ResNet50'}}, but got {backbone!r}"
         )
+    if not isinstance(stride_in_1x1, bool):
+        raise ValueError(f"Arch.stride_in_1x1: must be True or False, but got {stride_in_1x1!r}")
     if attention is None:
         raise ValueError("Arch.attention: attention is missing; give a list such as [{'name': 'SE'}]")
     if (
@@ -120,7 +122,10 @@ def _attention_keys(attention: Any) -> list[str]:
     items = attention if isinstance(attention, (list, tuple)) else [attention]
     names = [item.get("name") if isinstance(item, Mapping) else item for item in items]
     known = {entry.name for entry in list_attentions()}
-    return [key for name in names if name in known for key in attention_arguments(str(name))]
+    own = [
+        key for name in names if isinstance(name, str) and name in known for key in attention_arguments(name)
+    ]
+    return [*PLACE_KEYS, *own]
 
 
 _OWN = (
@@ -178,6 +183,11 @@ def tuned(preset: NetworkPreset, given: Mapping[str, Any]) -> tuple[Any, dict[st
     items = [dict(item) for item in preset.attention]
     for key in given:
         fitting = [item for item in items if key in (*PLACE_KEYS, *attention_arguments(item["name"]))]
+        if fitting and key in PLACE_KEYS and len(items) > 1:
+            raise ValueError(
+                f"Arch.{key}: {preset.name} has {len(items)} attentions, each with a place of its own; write the whole "
+                f"list instead, as Arch.attention: {items}"
+            )
         for item in fitting:
             item[key] = given[key]
         if fitting:

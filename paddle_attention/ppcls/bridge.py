@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import paddle
 from paddle import nn
 
-from ..config import ConfigError, DataError, find_config, read_config
+from ..config import ConfigError, DataError, find_config, read_config, short
 from ..config.schema import OWN_KEYS
 from ..naming import did_you_mean
 from . import backbones
@@ -114,6 +114,7 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
     arch = importlib.import_module("ppcls.arch")
     name = config["Arch"].get("name")
     _check_name("Arch", name)
+    _check_shape(config["Arch"])
     for path, part in _parts(config["Arch"]):
         _check_name(path, part.get("name"))
     if mode != "train":
@@ -147,17 +148,34 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
 
 
 # Keys of a network's section that PaddleClas reads itself.
-_READ_BEFORE = ("name", "use_sync_bn", "infer_add_softmax")
+_READ_BEFORE = (
+    "name",
+    "use_sync_bn",
+    "class_num",
+    "is_rec",
+    "infer_model_name",
+    "infer_output_key",
+    "infer_add_softmax",
+)
 
 
 def _check_all_used(section: dict[str, Any], network: nn.Layer) -> None:
     """Raise ValueError for a key that one of PaddleClas' own networks would drop in silence."""
-    name = section["name"]
-    if name in backbones.__all__ or any(True for _ in _parts(section)):
-        return
-    given = {key: value for key, value in section.items() if key not in _READ_BEFORE}
-    factory: Any = getattr(importlib.import_module("ppcls.arch"), name)
-    check_used("Arch", name, factory, type(network), given)
+    built = {"Arch": (section, network)}
+    for path, part in _parts(section):
+        sublayer = "backbone" if path == "Arch.Backbone" else path.rpartition(".")[2]
+        built[path] = (part, getattr(network, sublayer, None))
+    for path, (part, layer) in built.items():
+        if part["name"] in backbones.__all__ or layer is None:
+            continue
+        if "attention" in part:
+            raise ValueError(
+                f"{path}.attention: {part['name']} is PaddleClas' own network and takes none; write name: AttentionNet "
+                f"and backbone: {part['name']} instead"
+            )
+        given = {key: value for key, value in part.items() if key not in _READ_BEFORE}
+        factory: Any = getattr(importlib.import_module("ppcls.arch"), part["name"])
+        check_used(path, part["name"], factory, type(layer), given)
 
 
 def _check_name(path: str, name: Any) -> None:
@@ -177,6 +195,22 @@ def _parts(section: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for key, part in model.items() if isinstance(model, dict) else ():
             if isinstance(part, dict):
                 yield f"Arch.models.{i}.{key}", part
+
+
+def _check_shape(section: dict[str, Any]) -> None:
+    """Raise ValueError where a section of several networks is not written as PaddleClas reads it."""
+    name = section.get("name")
+    if name == "RecModel" and not isinstance(section.get("Backbone"), dict):
+        raise ValueError(f"Arch.Backbone: must be a dict with a 'name', but got {section.get('Backbone')!r}")
+    if name == "DistillationModel":
+        models = section.get("models")
+        listed: list[Any] = models if isinstance(models, list) else [None]
+        good = all(isinstance(m, dict) and len(m) == 1 for m in listed)
+        if not good or any(not isinstance(part, dict) for m in listed for part in m.values()):
+            raise ValueError(
+                "Arch.models: must be a list of one network each, such as - Student: {name: SE_ResNet18}, but got "
+                f"{short(models)}"
+            )
 
 
 def _path_of(error: ValueError, section: dict[str, Any]) -> str:

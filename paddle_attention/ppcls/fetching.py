@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 
 SOURCE = "https://github.com/PaddlePaddle/PaddleClas.git"
 COMMIT = "d178931fca432204e6b7422bac4f92e09ff22fa4"  # of 2024-10-18: what the tests run with
@@ -33,8 +34,8 @@ def get_paddleclas(directory: str, source: str = SOURCE, commit: str = COMMIT) -
         raise OSError(
             f"git is not installed; install it, or unpack {source} yourself and set PADDLECLAS_HOME"
         )
-    workdir = f"{directory}.partial"
-    shutil.rmtree(workdir, ignore_errors=True)
+    os.makedirs(os.path.dirname(directory), exist_ok=True)
+    workdir = tempfile.mkdtemp(prefix=f".{os.path.basename(directory)}.", dir=os.path.dirname(directory))
     try:
         _git(None, "clone", "--quiet", "--no-checkout", "--filter=blob:none", source, workdir)
         _git(workdir, "sparse-checkout", "set", "--no-cone", *_PARTS, *_LEFT_OUT)

@@ -175,6 +175,15 @@ def _parse(text: str) -> dict[str, str]:
         raise ValueError(f"config_str must begin with 'rand', but got {text!r}")
     if found.get("inc", "1") != "1" or found.get("w", "0") != "0":  # PaddleClas takes inc0 for inc1
         raise ValueError(f"config_str {text!r}: inc is 1, or left out; the only set of weights is w0")
+    if (
+        "w" in found
+        and found.get("n", "2").isdigit()
+        and int(found.get("n", "2")) > np.count_nonzero(_WEIGHTS)
+    ):
+        raise ValueError(
+            f"config_str {text!r}: with w0 no distortion comes twice, and only {np.count_nonzero(_WEIGHTS)} of them can "
+            "come; give a smaller n"
+        )
     for key, kind in (("m", int), ("n", int), ("mstd", float)):
         try:
             kind(found.get(key, "1"))
