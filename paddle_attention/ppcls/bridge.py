@@ -8,17 +8,15 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import paddle
 from paddle import nn
 
-from ..config import ConfigError, DataError, find_config, read_config, short
+from ..config import ConfigError, DataError, find_config, read_config
 from ..config.schema import OWN_KEYS
-from ..naming import did_you_mean
-from . import backbones
-from .arguments import check_used
+from . import backbones, sections
 from .guard import guard_folder, guarded
 
 if TYPE_CHECKING:
@@ -113,10 +111,7 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
     register()
     arch = importlib.import_module("ppcls.arch")
     name = config["Arch"].get("name")
-    _check_name("Arch", name)
-    _check_shape(config["Arch"])
-    for path, part in _parts(config["Arch"]):
-        _check_name(path, part.get("name"))
+    sections.check(config["Arch"])
     if mode != "train":
         section = {k: v for k, v in config["Arch"].items() if k not in ("pretrained", "use_sync_bn")}
         if isinstance(section.get("backbone"), dict):
@@ -128,13 +123,13 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
                 network = arch.build_model(config, mode)
             else:
                 network = arch.build_model(config["Arch"])  # PaddleClas up to 2.3
-            _check_all_used(config["Arch"], network)
+            sections.check_all_used(config["Arch"], network)
             return network
         except (ConfigError, DataError) as error:
             path = "" if str(error).startswith("Arch.") else "Arch: "
             raise type(error)(f"{path}{error}") from error
         except ValueError as error:
-            path = _path_of(error, config["Arch"])
+            path = sections.path_of(error, config["Arch"])
             if path == "Arch":
                 raise
             raise ValueError(f"{path}{str(error).removeprefix('Arch')}") from error
@@ -145,85 +140,6 @@ def build_network(config: dict[str, Any], mode: str = "train") -> nn.Layer:
             raise told if told is not error else ConfigError(f"Arch: {name}: {error}") from error
         except Exception as error:  # PaddleClas' networks raise nearly anything for wrong arguments
             raise ConfigError(f"Arch: {name}: {type(error).__name__}: {error}") from error
-
-
-# Keys of a network's section that PaddleClas reads itself.
-_READ_BEFORE = (
-    "name",
-    "use_sync_bn",
-    "class_num",
-    "is_rec",
-    "infer_model_name",
-    "infer_output_key",
-    "infer_add_softmax",
-)
-
-
-def _check_all_used(section: dict[str, Any], network: nn.Layer) -> None:
-    """Raise ValueError for a key that one of PaddleClas' own networks would drop in silence."""
-    built = {"Arch": (section, network)}
-    for path, part in _parts(section):
-        sublayer = "backbone" if path == "Arch.Backbone" else path.rpartition(".")[2]
-        built[path] = (part, getattr(network, sublayer, None))
-    for path, (part, layer) in built.items():
-        if part["name"] in backbones.__all__ or layer is None:
-            continue
-        if "attention" in part:
-            raise ValueError(
-                f"{path}.attention: {part['name']} is PaddleClas' own network and takes none; write name: AttentionNet "
-                f"and backbone: {part['name']} instead"
-            )
-        given = {key: value for key, value in part.items() if key not in _READ_BEFORE}
-        factory: Any = getattr(importlib.import_module("ppcls.arch"), part["name"])
-        check_used(path, part["name"], factory, type(layer), given)
-
-
-def _check_name(path: str, name: Any) -> None:
-    """Raise ValueError unless PaddleClas has a network ``name``; ``path`` is that of its section."""
-    arch = importlib.import_module("ppcls.arch")
-    if not isinstance(name, str) or not backbones.is_network(getattr(arch, name, None)):
-        known = [n for n, v in vars(arch).items() if backbones.is_network(v)]
-        raise ValueError(f"{path}.name: PaddleClas has no network {name!r}{did_you_mean(name, known)}")
-
-
-def _parts(section: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """``(path, section)`` of the networks in a section that holds several: ``RecModel``, ``DistillationModel``."""
-    if isinstance(section.get("Backbone"), dict):
-        yield "Arch.Backbone", section["Backbone"]
-    models = section.get("models")
-    for i, model in enumerate(models if isinstance(models, list) else []):
-        for key, part in model.items() if isinstance(model, dict) else ():
-            if isinstance(part, dict):
-                yield f"Arch.models.{i}.{key}", part
-
-
-def _check_shape(section: dict[str, Any]) -> None:
-    """Raise ValueError where a section of several networks is not written as PaddleClas reads it."""
-    name = section.get("name")
-    if name == "RecModel" and not isinstance(section.get("Backbone"), dict):
-        raise ValueError(f"Arch.Backbone: must be a dict with a 'name', but got {section.get('Backbone')!r}")
-    if name == "DistillationModel":
-        models = section.get("models")
-        listed: list[Any] = models if isinstance(models, list) else [None]
-        good = all(isinstance(m, dict) and len(m) == 1 for m in listed)
-        if not good or any(not isinstance(part, dict) for m in listed for part in m.values()):
-            raise ValueError(
-                "Arch.models: must be a list of one network each, such as - Student: {name: SE_ResNet18}, but got "
-                f"{short(models)}"
-            )
-
-
-def _path_of(error: ValueError, section: dict[str, Any]) -> str:
-    """The path of the network that an error is about, of those in ``section``: the first that fails alone like it."""
-    for path, part in _parts(section):
-        if part.get("name") in backbones.__all__:
-            try:
-                with paddle.utils.unique_name.guard():
-                    getattr(backbones, part["name"])(**{k: v for k, v in part.items() if k != "name"})
-            except ValueError as again:
-                if str(again) == str(error):
-                    return path
-    return "Arch"
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> Config:
@@ -277,10 +193,10 @@ def check_config_file(path: str, overrides: Sequence[str]) -> None:
             "Global.checkpoints: PaddleClas' own engine knows no 'auto'; name the checkpoint, such as "
             f"{os.path.join(str(settings.get('output_dir') or './output'), 'latest')}"
         )
-    own = [part for _, part in _parts(section) if part.get("name") in backbones.__all__]
+    own = [part for _, part in sections.parts(section) if part.get("name") in backbones.__all__]
     if section.get("name") not in backbones.__all__ and not own:
-        for path, part in _parts(section):  # one line, where PaddleClas' own is a traceback
-            _check_name(path, part.get("name"))
+        for path, part in sections.parts(section):  # one line, where PaddleClas' own is a traceback
+            sections.check_name(path, part.get("name"))
         return
     module: Any = importlib.import_module("ppcls.utils.logger")
     state, logger = paddle.get_rng_state(), module._logger
