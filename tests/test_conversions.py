@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import paddle
 import pytest
+from modes import evaluating, training
 from paddle import nn
 from paddle.quantization import PTQ, QAT, QuantConfig
 from paddle.quantization.imperative import ImperativeQuantAware
@@ -36,7 +37,7 @@ def quantised(model):
 def calibrated(model):
     from paddle.quantization.observers import AbsmaxObserver
 
-    return PTQ(QuantConfig(activation=AbsmaxObserver(), weight=AbsmaxObserver())).quantize(model.eval())
+    return PTQ(QuantConfig(activation=AbsmaxObserver(), weight=AbsmaxObserver())).quantize(evaluating(model))
 
 
 def quantised_in_place(model):
@@ -46,7 +47,7 @@ def quantised_in_place(model):
 
 def fused(model):
     pairs = [[f"layer{s}.{b}.conv2", f"layer{s}.{b}.bn2"] for s in (1, 2, 3, 4) for b in (0, 1)]
-    return fuse_layers(model.eval(), pairs)
+    return fuse_layers(evaluating(model), pairs)
 
 
 CONVERSIONS = [
@@ -77,7 +78,7 @@ def test_quantised_attention_is_the_attention_that_was_there():
     with paddle.no_grad():
         for _ in range(50):  # the quanters' moving averages
             converted(x)
-        expected, got = model.eval()(x).numpy(), converted.eval()(x).numpy()
+        expected, got = evaluating(model)(x).numpy(), evaluating(converted)(x).numpy()
     assert np.abs(got - expected).max() < 0.05 * np.abs(expected).max()
 
 
@@ -101,7 +102,7 @@ def test_fusion_keeps_the_numbers_and_refuses_what_stands_between():
     insert_attention(model, "SE")
     x = image()
     with paddle.no_grad():
-        expected = model.eval()(x).numpy()
+        expected = evaluating(model)(x).numpy()
         np.testing.assert_allclose(fused(model)(x).numpy(), expected, atol=1e-4)
     insert_attention(model, "SE", at="layer1.0.conv2")
     with pytest.raises(ValueError, match="Conv2D and BatchNorm2D cannot become one layer, since attention"):
@@ -151,7 +152,7 @@ def test_places_that_stay_are_not_refused(at):
     model = Network()
     insert_attention(model, {"name": "SE", "reduction": 4}, at=at)
     x = image()
-    expected = model.eval()(x).numpy()
+    expected = evaluating(model)(x).numpy()
     for block in model.blocks:
         block.re_parameterize()
     np.testing.assert_allclose(model(x).numpy(), expected, rtol=1e-4, atol=1e-5)
@@ -176,7 +177,7 @@ def test_re_parameterised_backbones(arch):
         insert_attention(model, "SE", at="stage*.*.rbr_dense")
     assert len(insert_attention(model, "SE")) == 22
     x = image(64)
-    expected = model.eval()(x).numpy()
+    expected = evaluating(model)(x).numpy()
     for layer in model.sublayers():
         if hasattr(layer, "re_parameterize"):
             layer.re_parameterize()
@@ -229,7 +230,7 @@ def test_fusion_keeps_two_attentions_apart():
             value.set_value(np.random.RandomState(len(key)).standard_normal(value.shape).astype("float32"))
     x = image()
     with paddle.no_grad():
-        expected = model.eval()(x).numpy()
+        expected = evaluating(model)(x).numpy()
         merged = fuse_layers(model, [["layer1.0.conv2", "layer1.0.bn2"]])
         np.testing.assert_allclose(merged(x).numpy(), expected, atol=1e-4)
     assert runs(merged) == (2, 2)
@@ -321,4 +322,4 @@ def test_a_tuple_in_training_only_is_told():
     with pytest.raises(
         ValueError, match=r"attention '1.attention' needs one feature map .* holds a tuple here"
     ):
-        model.train()(image())
+        training(model)(image())

@@ -4,6 +4,7 @@ import gc
 import numpy as np
 import paddle
 import pytest
+from modes import evaluating
 from paddle import nn
 from paddle.vision.models import mobilenet_v2, resnet18, resnet50, vgg11
 
@@ -109,7 +110,7 @@ def test_order_of_a_chain():
     insert_attention(apart, second, at="stage", stages=2)
     assert attentions(together) == ["layer2.1.attention", "layer2.1.attention2"]
     apart.set_state_dict(together.state_dict())
-    together.eval(), apart.eval()
+    evaluating(together), apart.eval()
     x = image()
     assert np.array_equal(together(x).numpy(), apart(x).numpy())
     block = together.layer2[1]
@@ -540,7 +541,7 @@ def test_networks_without_residual_blocks_have_units(arch, name, stages, first, 
     done = insert_attention(model, {"name": "SE", "min_hidden": 2})
     assert len(done) == len(blocks)
     assert len(insert_attention(model, {"name": "SE", "min_hidden": 2}, at="stage", stages=[1, -1])) == 2
-    assert model.eval()(image(1, 224 if "VGG" in name else 64)).shape[-1] == 1000
+    assert evaluating(model)(image(1, 224 if "VGG" in name else 64)).shape[-1] == 1000
 
 
 def test_a_network_without_classes_has_its_convolutions():

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import paddle
 import pytest
+from modes import evaluating
 from paddle.vision.models import resnet18, resnet50
 
 from paddle_attention import (
@@ -30,7 +31,7 @@ SPECIFICATIONS = {
 def outputs(model):
     x = paddle.to_tensor(np.random.RandomState(0).standard_normal([2, 3, 64, 64]).astype("float32"))
     with paddle.no_grad():
-        return model.eval()(x).numpy()
+        return evaluating(model)(x).numpy()
 
 
 def randomise(model):

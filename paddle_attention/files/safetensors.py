@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-import safetensors
 
 _TYPES = {
     "F64": "<f8",
@@ -42,6 +41,8 @@ def read_with_metadata(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]
             names that come twice, tensors that overlap or leave gaps, bytes that
             belong to nothing.
     """
+    import safetensors  # here, so that who inserts attention does not load it
+
     with open(path, "rb") as file:
         content = file.read()
     try:
