@@ -12,6 +12,7 @@ import pytest
 
 from paddle_attention.analysis import paired_interval
 
+ROOT = Path(__file__).parent.parent
 TOOL = Path(__file__).parent.parent / "tools" / "ablation.py"
 
 
@@ -81,6 +82,29 @@ def test_runs_end_when_the_command_is_killed(workspace, tmp_path):
         time.sleep(0.2)
     assert "Traceback" not in said.read_text()
     assert (log.parent / "latest.pdparams").exists()
+
+
+def test_few_seeds_are_no_verdict(workspace, tmp_path):
+    """Two differences that happen to be alike make a short interval."""
+    (tmp_path / "runs").mkdir()
+    plan = json.loads((ROOT / "docs/data/ablation/plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    recipe = {key: plan[key] for key in ("images", "epochs", "size")}
+    gains = {
+        "baseline": [0, 0, 0],
+        "se": [0.01, 0.011],
+        "eca": [0.01, 0.011, 0.012],
+        "cbam": [-0.02, 0.03, 0.01],
+    }
+    for name, differences in gains.items():
+        for seed, gain in enumerate(differences):
+            run = {"network": name, "seed": seed, **recipe, "top1": 0.6 + gain, "top5": 0.9, "loss": 1.0}
+            (tmp_path / "runs" / f"{name}-{seed}.json").write_text(json.dumps(run))
+    lines = workspace.run(TOOL, "--output", tmp_path, "--status").stdout.splitlines()
+    cells = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[5] for line in lines if line.startswith("| +")
+    }
+    assert cells == {"+ SE": "2 个种子，不能判断", "+ ECA": "更好", "+ CBAM": "没有可分辨的差别"}
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ from paddle_attention.analysis import paired_interval
 
 from .networks import NETWORKS
 
+LEAST_SEEDS = 3  # two differences that happen to be alike make a short interval
 
-def verdict(mean, half):
+
+def verdict(mean, half, seeds):
     """What a difference is called."""
-    if half is None:
-        return "一个种子，不能判断"
+    if half is None or seeds < LEAST_SEEDS:
+        return f"{seeds} 个种子，不能判断"
     if abs(mean) <= half:
         return "没有可分辨的差别"
     return "更好" if mean > 0 else "更差"
@@ -30,7 +32,7 @@ def rows(results, facts):
         if common:
             mean, half = paired_interval([100 * (runs[s]["top1"] - base[s]["top1"]) for s in common])
             difference = f"{mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
-            said = verdict(mean, half)
+            said = verdict(mean, half, len(common))
         fact = facts[name]
         found.append(
             (
