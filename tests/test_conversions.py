@@ -15,6 +15,9 @@ from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 from paddle.vision.models import resnet18
 
 from paddle_attention import attention_disabled, insert_attention, remove_attention, watch_attention
+from paddle_attention.deploy import export_inference_model
+from paddle_attention.deploy.export import ExportError
+from paddle_attention.engine import Engine
 from paddle_attention.insertion import check_attention
 
 
@@ -236,7 +239,8 @@ def test_fusion_keeps_two_attentions_apart():
     assert runs(merged) == (2, 2)
 
 
-def test_merging_that_keeps_the_name_is_seen():
+@pytest.mark.parametrize("method", ["switch_to_deploy", "merge_bn", "convert_to_deploy", "fuse"])
+def test_merging_that_keeps_the_name_is_seen(method):
     """The new layer of the old name has not the attention of the old one."""
 
     class Fusing(nn.Layer):
@@ -247,14 +251,13 @@ def test_merging_that_keeps_the_name_is_seen():
         def forward(self, x):
             return self.bn(self.conv(x))
 
-        def switch_to_deploy(self):
+        def merge(self):
             self.conv, self.bn = nn.Conv2D(16, 16, 3, padding=1), nn.Identity()
 
+    setattr(Fusing, method, Fusing.merge)
     model = nn.Sequential(nn.Conv2D(3, 16, 3), Fusing())
     for at in ("1.conv", "1.bn"):
-        with pytest.raises(
-            ValueError, match=rf"{at}' of Sequential disappears when '1' merges .*switch_to_deploy"
-        ):
+        with pytest.raises(ValueError, match=rf"{at}' of Sequential disappears when '1' merges .*{method}"):
             insert_attention(model, "SE", at=at)
 
 
@@ -323,3 +326,24 @@ def test_a_tuple_in_training_only_is_told():
         ValueError, match=r"attention '1.attention' needs one feature map .* holds a tuple here"
     ):
         training(model)(image())
+
+
+def test_the_export_and_the_engine_ask(tmp_path):
+    """A network that has lost attention is neither exported nor trained."""
+    model = resnet18(num_classes=10)
+    insert_attention(model, "SE")
+    model.layer1[0].bn2 = nn.BatchNorm2D(64)
+    with pytest.raises(
+        ExportError, match=r"1 of 8 attention layers of ResNet do not run: .*; nothing was written"
+    ):
+        export_inference_model(model, str(tmp_path), [3, 32, 32], report=lambda line: None)
+    assert not list(tmp_path.iterdir())
+    config = {
+        "Global": {"epochs": 1, "device": "cpu", "output_dir": str(tmp_path)},
+        "Arch": {"name": "Any"},
+        "Loss": {"Train": [{"CELoss": None}]},
+        "Optimizer": {"name": "SGD", "lr": {"name": "ConstLR", "learning_rate": 0.1}},
+        "DataLoader": {"Train": {}},
+    }
+    with pytest.raises(ValueError, match="1 of 8 attention layers of ResNet do not run"):
+        Engine(config, lambda *_: model, "train")

@@ -55,8 +55,6 @@ def test_what_the_tools_need_is_fetched_at_the_commit(source, tmp_path):
 def test_nothing_is_left_behind(source, tmp_path, monkeypatch):
     path, first = source
     target = tmp_path / "PaddleClas"
-    (tmp_path / "PaddleClas.partial").mkdir()  # somebody's own
-    (tmp_path / "PaddleClas.partial").rmdir()
     for arguments, message in (
         ((str(tmp_path / "nowhere"), first), "git clone failed: .*nowhere"),
         ((path, "0" * 40), "git checkout failed: "),
@@ -72,6 +70,17 @@ def test_nothing_is_left_behind(source, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(OSError, match="git is not installed"):
         get_paddleclas(str(target), path, first)
+
+
+def test_neighbours_are_left_alone(source, tmp_path):
+    """A folder that happens to be named like the one that is fetched into."""
+    own = tmp_path / "PaddleClas.partial"
+    own.mkdir()
+    (own / "thesis.txt").write_text("precious")
+    with pytest.raises(OSError, match="git clone failed"):
+        get_paddleclas(str(tmp_path / "PaddleClas"), str(tmp_path / "nowhere"))
+    get_paddleclas(str(tmp_path / "PaddleClas"), *source)
+    assert (own / "thesis.txt").read_text() == "precious"
 
 
 def test_the_command(source, tmp_path, workspace):
