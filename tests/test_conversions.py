@@ -239,6 +239,18 @@ def test_fusion_keeps_two_attentions_apart():
     assert runs(merged) == (2, 2)
 
 
+def test_quantisation_keeps_the_names():
+    """Of two attentions on one convolution, the second before it: weights saved before load after."""
+    model = resnet18()
+    insert_attention(model, {"name": "SE", "at": "layer1.0.conv2"})
+    insert_attention(model, {"name": "SE", "reduction": 4, "at": "layer1.0.conv2", "before": True})
+    shapes = {key: value.shape for key, value in model.state_dict().items() if "attention" in key}
+    assert any("attention2" in key for key in shapes)
+    model.train()
+    converted = quantised(model).state_dict()
+    assert {key: value.shape for key, value in converted.items() if key in shapes} == shapes
+
+
 @pytest.mark.parametrize("method", ["switch_to_deploy", "merge_bn", "convert_to_deploy", "fuse"])
 def test_merging_that_keeps_the_name_is_seen(method):
     """The new layer of the old name has not the attention of the old one."""

@@ -54,12 +54,14 @@ def take_attention(layer: nn.Layer) -> tuple[dict[str, dict[int, AttentionHook]]
 def put_attention(
     layer: nn.Layer, taken: dict[str, dict[int, AttentionHook]], attention: dict[str, nn.Layer]
 ) -> None:
-    """Give a layer what was taken off another one; names that it has already are changed."""
+    """Give a layer what was taken off another one; only names that it has already are changed."""
     for hooks, found in taken.items():
         getattr(layer, hooks).update(found)
         for hook in found.values():
             if hook.name is not None:
-                sublayer, hook.name = attention[hook.name], free_name(layer)
+                sublayer = attention[hook.name]
+                if hook.name in layer._sub_layers:
+                    hook.name = free_name(layer)
                 layer.add_sublayer(hook.name, sublayer)
 
 
