@@ -216,14 +216,11 @@ def build_loader(config: dict[str, Any], part: str, class_num: int | None = None
     """
     section, path = config["DataLoader"][part], f"DataLoader.{part}"
     settings = config.get("Global") or {}
-    for key in ("dataset", "sampler", "loader"):
-        if not isinstance(section.get(key), dict):
-            raise ConfigError(f"{path}.{key}: must be a dict, but got {section.get(key)!r}")
+    check_part(section, path)
     options = dict(section["dataset"])
     name, limit = options.pop("name", None), settings.get("max_image_pixels")
     where = f"{path}.dataset.transform_ops"
     transform = build_transform(name, options.pop("transform_ops", None), where, limit)
-    check_pair(name, section["sampler"].get("name"), path)
     mixing = options.pop("batch_transform_ops", None)
     if mixing and part != "Train":
         raise unsupported(f"{path}.dataset.batch_transform_ops", "mixing outside training")
@@ -243,6 +240,18 @@ def build_loader(config: dict[str, Any], part: str, class_num: int | None = None
     return Loader(BatchReader(dataset, mixing or (), skip, part == "Train"), sampler, **options)
 
 
+def check_part(section: dict[str, Any], path: str) -> None:
+    """Raise ConfigError unless a part of ``DataLoader`` has the dicts that it is made of, which go together."""
+    for key in ("dataset", "sampler", "loader"):
+        if not isinstance(section.get(key), dict):
+            raise ConfigError(f"{path}.{key}: must be a dict, but got {section.get(key)!r}")
+    dataset, sampler = section["dataset"].get("name"), section["sampler"].get("name")
+    if (dataset == MultiScaleDataset.__name__) != (sampler == MultiScaleSampler.__name__):
+        raise ConfigError(
+            f"{path}.sampler.name: MultiScaleDataset and MultiScaleSampler go together, but got {dataset} and {sampler}"
+        )
+
+
 def build_transform(name: Any, items: Any, where: str, max_pixels: int | None) -> Callable[..., Any]:
     """The operators as one function; for data of several sizes, of an image and the number of its size."""
 
@@ -254,14 +263,6 @@ def build_transform(name: Any, items: Any, where: str, max_pixels: int | None) -
         return transform
     at_size(items, (32, 32), where)
     return ScaledTransforms(build, items, where)
-
-
-def check_pair(dataset: Any, sampler: Any, path: str) -> None:
-    """Data of several sizes and their sampler go together."""
-    if (dataset == MultiScaleDataset.__name__) != (sampler == MultiScaleSampler.__name__):
-        raise ConfigError(
-            f"{path}.sampler.name: MultiScaleDataset and MultiScaleSampler go together, but got {dataset} and {sampler}"
-        )
 
 
 def _build_sampler(section: dict[str, Any], path: str, dataset: ImageNetDataset) -> BatchSampler:

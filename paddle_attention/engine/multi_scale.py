@@ -99,9 +99,9 @@ class MultiScaleSampler(BatchSampler):
 
     def _plan(self, sizes: list[int]) -> list[tuple[int, int]]:
         """``(number of the size, images)`` of every batch."""
-        self._each = math.ceil(len(self.dataset) / paddle.distributed.get_world_size())
+        of_each_process = math.ceil(len(self.dataset) / paddle.distributed.get_world_size())
         draw, batches, done = random.Random(self.seed), [], 0
-        while done < self._each:
+        while done < of_each_process:
             number = draw.randrange(len(sizes))
             batches.append((number, sizes[number]))
             done += sizes[number]

@@ -7,9 +7,9 @@ from typing import Any
 
 from paddle import nn
 
-from ..config import ConfigError, arguments_by_name, check_config
+from ..config import arguments_by_name, check_config
 from ..preprocess import build_batch_transforms, build_transforms
-from .data import DATASETS, SAMPLERS, build_transform, check_pair, loader_options
+from .data import DATASETS, SAMPLERS, build_transform, check_part, loader_options
 from .losses import CombinedLoss
 from .metrics import parse_topk
 from .optim import build_optimizer
@@ -47,9 +47,7 @@ def check_recipe(config: dict[str, Any]) -> None:
 
 
 def _check_part(section: dict[str, Any], path: str, classes: int) -> None:
-    for key in ("dataset", "sampler", "loader"):
-        if not isinstance(section.get(key), dict):
-            raise ConfigError(f"{path}.{key}: must be a dict, but got {section.get(key)!r}")
+    check_part(section, path)
     options = dict(section["dataset"])
     name = options.pop("name", None)
     build_transform(name, options.pop("transform_ops", None), f"{path}.dataset.transform_ops", None)
@@ -59,6 +57,5 @@ def _check_part(section: dict[str, Any], path: str, classes: int) -> None:
     arguments_by_name(f"{path}.dataset", DATASETS, name, options, transform=None)
     options = dict(section["sampler"])
     sampler = options.pop("name", "BatchSampler")
-    check_pair(name, sampler, path)
     arguments_by_name(f"{path}.sampler", SAMPLERS, sampler, options, dataset=None)
     arguments_by_name(path, {"loader": loader_options}, "loader", section["loader"])

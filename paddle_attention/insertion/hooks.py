@@ -86,6 +86,15 @@ def attention_hooks(layer: nn.Layer) -> list[ApplyAttention]:
     return [hook for hook in hooks if isinstance(hook, ApplyAttention)]
 
 
+def hooks_of(model: nn.Layer) -> list[tuple[str, nn.Layer, ApplyAttention]]:
+    """``(dotted name of the attention, the layer that it is on, its hook)`` of all attention called by hooks."""
+    return [
+        (f"{name}.{hook.name}" if name else str(hook.name), layer, hook)
+        for name, layer in model.named_sublayers(include_self=True)
+        for hook in attention_hooks(layer)
+    ]
+
+
 def keeps_raw_input(block: nn.Layer) -> bool:
     """Whether attention on the block's shortcut already hands its input as it was to the branch."""
     return any(isinstance(hook, ApplyToShortcut) for hook in block._forward_pre_hooks.values())
@@ -94,11 +103,7 @@ def keeps_raw_input(block: nn.Layer) -> bool:
 def backbone_layers(model: nn.Layer) -> dict[str, nn.Layer]:
     """Dotted names to layers, without the attention that was inserted before."""
     layers = {"": model, **dict(model.named_sublayers())}
-    inserted = tuple(
-        f"{name}.{hook.name}" if name else hook.name
-        for name, layer in layers.items()
-        for hook in attention_hooks(layer)
-    )
+    inserted = tuple(key for key, _, _ in hooks_of(model))
     inside = tuple(f"{name}." for name in inserted)
     return {n: x for n, x in layers.items() if n not in inserted and not n.startswith(inside)}
 

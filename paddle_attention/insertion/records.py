@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from ..trial import trial
-from .hooks import ApplyAttention, attention_hooks
+from .hooks import attention_hooks
 from .trace import is_static
 
 _RECORDS = "_attention_records"
@@ -200,12 +200,3 @@ def _cut_off(network: nn.Layer, key: str) -> bool:
         if type(network).__name__ == "Identity" and not type(network).__module__.startswith("paddle."):
             return True
     return False
-
-
-def hooks_of(model: nn.Layer) -> list[tuple[str, nn.Layer, ApplyAttention]]:
-    """``(dotted name of the attention, the layer that it is on, its hook)`` of all attention called by hooks."""
-    return [
-        (f"{name}.{hook.name}" if name else str(hook.name), layer, hook)
-        for name, layer in model.named_sublayers(include_self=True)
-        for hook in attention_hooks(layer)
-    ]

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Sequence
 from paddle import nn
 
 from ..registry import list_attentions
-from .hooks import DISABLED, ApplyAttention, detach
-from .records import hooks_of, set_records, stands_for
+from .hooks import DISABLED, ApplyAttention, detach, hooks_of
+from .records import set_records, stands_for
 from .replace import swap
 from .trace import is_static
 

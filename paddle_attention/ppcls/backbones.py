@@ -175,7 +175,7 @@ def tuned(preset: NetworkPreset, given: Mapping[str, Any]) -> tuple[Any, dict[st
     ``attention`` replaces the whole list.
 
     Raises:
-        ValueError: for keys beside an ``attention`` that could mean either.
+        ValueError: for a place, where the network's own list has several.
     """
     rest = dict(given)
     if "attention" in rest:
