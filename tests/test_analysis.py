@@ -705,6 +705,10 @@ def test_graph_for_visualdl(cbam):
             start["parent_node"] in (end["parent_node"], end["name"]) or end["parent_node"] == start["name"]
         )
         assert edge["vars"]
+    joined = {(edge["from_node"], edge["to_node"]) for edge in graph["edges"]}
+    assert joined >= {("/input_0", "/stem"), ("/stem", "/stages")}
+    ends = [name for name, node in nodes.items() if node["is_leaf_node"] and not node["edge_output_nodes"]]
+    assert [nodes[name]["type"] for name in ends] == ["output"]
     # From the input every operation is reached along the tensors.
     reached, waiting = set(), ["/input_0"]
     tensors = {tensor["from_node"]: tensor for tensor in graph["vars"]}
