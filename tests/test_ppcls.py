@@ -245,6 +245,53 @@ BAD_ARCHS = [
         },
         "^Arch.Backbone.attention.0: attention 'SE' takes no argument 'reductoin'",
     ),
+    ({"name": "ResNet18", "depht": 3}, "^Arch.depht: backbone ResNet18 takes no argument 'depht'"),
+    (
+        {"name": "ResNet18", "attention": "SE"},
+        "^Arch.attention: ResNet18 is PaddleClas' own network .*name: AttentionNet",
+    ),
+    (
+        {"name": "RecModel", "Backbone": {"name": "ResNet18", "attention": "SE"}},
+        "^Arch.Backbone.attention: ResNet18 is",
+    ),
+    (
+        {"name": "RecModel", "Backbone": {"name": "ResNet18", "class_nm": 3}},
+        "^Arch.Backbone.class_nm: backbone ResNet18",
+    ),
+    (
+        {"name": "RecModel", "Backbone": "ResNet18"},
+        "^Arch.Backbone: must be a dict with a 'name', but got 'ResNet18'",
+    ),
+    (
+        {"name": "RecModel", "Backbone": {"name": "ResNet18"}, "Hed": {"a": 1}},
+        "^Arch.Hed: .*takes no argument 'Hed'",
+    ),
+    (
+        {"name": "DistillationModel", "models": [TEACHER], "freeze_param_list": [True]},
+        "^Arch.freeze_param_list: ",
+    ),
+    ({"name": "DistillationModel", "models": TEACHER}, "^Arch.models: must be a list of one network each"),
+    (
+        {"name": "DistillationModel", "models": [{"Teacher": "ResNet18"}]},
+        "^Arch.models: must be a list of one network",
+    ),
+    (
+        {
+            "name": "DistillationModel",
+            "models": [TEACHER, {"Student": {"name": "ResNet18", "attention": "SE"}}],
+        },
+        "^Arch.models.1.Student.attention: ResNet18 is PaddleClas' own",
+    ),
+    (
+        {"name": "NL_ResNet50", "stages": [3]},
+        "^Arch.stages: NL_ResNet50 has 2 attentions, each with a place of its own",
+    ),
+    ({"name": "SE_ResNet18", "stage": 3}, "^Arch.stage: .* did you mean .*'stages'"),
+    (
+        {"name": "SE_ResNet50", "stride_in_1x1": "maybe"},
+        "^Arch.stride_in_1x1: must be True or False, but got 'maybe'",
+    ),
+    ({"name": "SE_ResNet18", "input_shape": 64}, "input_shape must be"),
 ]
 
 
