@@ -12,11 +12,12 @@ from paddle_attention import list_networks
 from paddle_attention.config import find_config, shipped_configs
 from paddle_attention.deploy import export_inference_model
 from paddle_attention.engine import check_config
-from paddle_attention.engine.data import DATASETS, SAMPLERS
+from paddle_attention.engine.data import SAMPLERS
+from paddle_attention.engine.datasets import DATASETS
 from paddle_attention.engine.losses import CombinedLoss
-from paddle_attention.engine.metrics import parse_topk
 from paddle_attention.engine.optim import build_optimizer
-from paddle_attention.preprocess import TopkPostProcess, build_transforms
+from paddle_attention.engine.scores import build_metrics
+from paddle_attention.preprocess import build_postprocess, build_transforms
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "ppcls_configs").rglob("*.yaml"))
@@ -72,14 +73,15 @@ def test_config(arch, name, tmp_path, workspace, monkeypatch):
         assert section["dataset"]["name"] in DATASETS
         assert section["sampler"]["name"] in SAMPLERS
         build_transforms(section["dataset"]["transform_ops"], part)
-        assert parse_topk(config["Metric"][part], part) == [1, 5]
+        (accuracy,) = build_metrics(config["Metric"][part], part)
+        assert accuracy.topk == [1, 5]
         CombinedLoss(config["Loss"][part], part)
     preprocess = build_transforms(config["Infer"]["transforms"], "Infer")
     if family == "quick_start":
         monkeypatch.chdir(workspace.path)
         image = preprocess(Path(config["Infer"]["infer_imgs"]).read_bytes())
         assert list(image.shape) == config["Global"]["image_shape"]
-    names = TopkPostProcess.from_config(config).names
+    names = build_postprocess(config).names
     assert len(names) == config["Arch"]["class_num"]
 
     network = ppcls.build_network(config)

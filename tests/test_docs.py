@@ -65,7 +65,7 @@ def test_the_engine_page_is_complete():
     """What the engine supports is what its page lists."""
     from paddle_attention import preprocess
     from paddle_attention.config.schema import AMP, GLOBAL
-    from paddle_attention.engine import data, losses, optim, schedules
+    from paddle_attention.engine import data, datasets, losses, optim, schedules, scores
 
     text = (ROOT / "docs" / "engine.md").read_text(encoding="utf-8")
     names = [
@@ -74,7 +74,9 @@ def test_the_engine_page_is_complete():
         *losses.LOSSES,
         *optim.OPTIMIZERS,
         *(n for n in schedules.SCHEDULES if n != "Constant"),
-        *data.DATASETS,
+        *datasets.DATASETS,
+        *scores.METRICS,
+        *preprocess.POSTPROCESSES,
         *data.SAMPLERS,
         *(k for k, allowed in GLOBAL["properties"].items() if "enum" not in allowed),
         *(k for k in AMP["properties"] if k != "use_promote"),

@@ -23,6 +23,7 @@ from paddle_attention.engine import ConfigError, Engine, check_config
 from paddle_attention.engine.losses import CELoss, CombinedLoss, MixCELoss
 from paddle_attention.engine.metrics import Meters
 from paddle_attention.engine.optim import build_optimizer
+from paddle_attention.engine.scores import TopkAcc
 
 
 class Small(nn.Layer):
@@ -505,7 +506,26 @@ BAD = [
     ("DataLoader.Gallery", {}, "DataLoader.Gallery: key 'Gallery'"),
     ("Metric.Eval", [{"Recallk": {"topk": 1}}], "Metric.Eval.0: 'Recallk'"),
     ("Metric.Eval", [{"TopkAcc": {"topk": 0}}], "topk must be positive integers, but got 0"),
-    ("Metric.Eval", None, "Metric.Eval: needs a TopkAcc"),
+    ("Metric.Train", [{"TprAtFpr": {}}], "Metric.Train.0: TprAtFpr needs the whole data set"),
+    ("Metric.Eval", [{"TprAtFpr": {"max_fpr": 2}}], "Metric.Eval.0.TprAtFpr.max_fpr: must be at most 1"),
+    (
+        "Metric.Eval",
+        [{"ATTRMetric": {}}],
+        "Metric.Eval.0: ATTRMetric takes several classes an image; set Global.use",
+    ),
+    ("Loss.Train", [{"MultiLabelLoss": {"weight": 1}}], "Loss.Train.0: MultiLabelLoss takes several classes"),
+    (
+        "Global.use_multilabel",
+        True,
+        "ImageNetDataset takes one class an image, but Global.use_multilabel is True",
+    ),
+    (
+        "DataLoader.Train.dataset.name",
+        "MultiLabelDataset",
+        "MultiLabelDataset takes several classes an image",
+    ),
+    ("Optimizer.lr.last_epoch", 5, "last_epoch must be -1, but got 5"),
+    ("Metric.Eval", None, "Metric.Eval: needs a metric such as TopkAcc"),
     ("Arch", None, "Arch: missing, but needed to train"),
 ]
 
@@ -675,7 +695,7 @@ def test_losses():
 
 
 def test_meters_weigh_by_samples():
-    meters = Meters({"train": None, "eval": None}, {"train": [], "eval": [1, 3, 9]})
+    meters = Meters({"train": None, "eval": None}, {"train": [], "eval": [TopkAcc([1, 3, 9])]})
     meters.mode = "eval"
     right = 0
     for n in (5, 2):

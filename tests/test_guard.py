@@ -332,7 +332,7 @@ def cifar_archive(path, mark):
 
 def test_an_archive_of_cifar(tmp_path, mark):
     """Paddle unpickles it."""
-    from paddle_attention.engine.data import Cifar10
+    from paddle_attention.engine.datasets import Cifar10
 
     archive = cifar_archive(tmp_path / "cifar.tar.gz", mark)
     with pytest.raises(

@@ -811,7 +811,7 @@ def test_skipping_is_refused_where_it_cannot_be(config, monkeypatch):
 STUCK = """
 import os, signal, sys, threading, time
 from paddle_attention.cli.main import main
-from paddle_attention.engine.data import ImageNetDataset
+from paddle_attention.engine.datasets import ImageNetDataset
 
 read, parent = ImageNetDataset.image, os.getpid()
 

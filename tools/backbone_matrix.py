@@ -221,7 +221,7 @@ def export(model, shape, onednn=(True, False)):
             model,
             directory,
             shape,
-            softmax=False,
+            activation=None,
             batch_sizes=(2,),
             tolerance=tolerance(model, shape),
             onednn=onednn,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import ppcls
 from .loading import load
@@ -45,7 +45,7 @@ def do_train(options: argparse.Namespace) -> None:
 
         engine.on_epoch = attention_log(engine)
     best = engine.train()
-    logger.info(f"best top{engine.meters.topk['eval'][0]}: {best:.5f}" if engine.evaluates else "trained")
+    logger.info(f"best {engine.meters.decisive}: {best:.5f}" if engine.evaluates else "trained")
     logger.info(f"checkpoints: {os.path.abspath(engine.output_dir)}")
 
 
@@ -77,19 +77,27 @@ def do_export_model(options: argparse.Namespace) -> None:
     settings = config["Global"]
     if not settings.get("pretrained_model"):
         raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
-    add_softmax = config["Arch"].pop("infer_add_softmax", True)
+    activation = _activation(config)
     network = ppcls.build_network(config, "export")
     logger.info(f"{settings['pretrained_model']}: {load_checkpoint(network, settings['pretrained_model'])}")
     directory = settings.get("save_inference_dir") or "./inference"
     export_inference_model(
-        network, directory, settings["image_shape"], softmax=add_softmax, report=logger.info
+        network, directory, settings["image_shape"], activation=activation, report=logger.info
     )
     logger.info(f"Export succeeded! The inference model is in {os.path.abspath(directory)}")
 
 
+def _activation(config: dict[str, Any]) -> str | None:
+    """What an exported network ends with, as PaddleClas exports it; takes ``infer_add_softmax`` out of ``Arch``."""
+    softmax = (config.get("Arch") or {}).pop("infer_add_softmax", True)
+    if (config.get("Global") or {}).get("use_multilabel"):
+        return "sigmoid"
+    return "softmax" if softmax else None
+
+
 def do_predict(options: argparse.Namespace) -> None:
     """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
-    from ..config import check_config
+    from ..config import ConfigError, check_config
     from ..deploy import InferencePredictor
     from ..preprocess import Classification
 
@@ -99,6 +107,11 @@ def do_predict(options: argparse.Namespace) -> None:
     predictor = InferencePredictor(
         settings.get("save_inference_dir") or "./inference", gpu=settings.get("device") == "gpu"
     )
+    if predictor.verified and predictor.activation not in (None, _activation(config)):
+        raise ConfigError(
+            f"Global.use_multilabel: {bool(settings.get('use_multilabel'))}, but the exported model ends with a "
+            f"{predictor.activation}; export it again with this YAML"
+        )
     if not predictor.verified:
         logger.warning("the exported model has no manifest of checksums; its files are not checked")
     for batch in classification(predictor):
@@ -218,17 +231,23 @@ def do_configs(options: argparse.Namespace) -> None:
 
 
 def do_recipes(options: argparse.Namespace) -> None:
-    """Print which YAMLs of a folder the embedded engine trains, and why not the others."""
-    from ..analysis import markdown_table, write_between_markers
-    from .recipes import recipe_reasons, summary
+    """Print which YAMLs of a folder the engines train, and why not the others."""
+    from ..analysis import write_between_markers
+    from .recipes import document, own_reasons, recipe_reasons
 
-    reasons = recipe_reasons(options.directory)
+    if options.paddleclas:
+        ppcls.register(options.paddleclas)
+    reasons, own = recipe_reasons(options.directory), None
     if options.each:
         for path, reason in reasons.items():
             print(f"{path}: {reason or 'ok'}")
-    count = sum(not reason for reason in reasons.values())
-    table = markdown_table(["YAMLs", "reason", "such as"], summary(reasons))
-    text = f"{count} / {len(reasons)}\n\n{table}"
+    if options.paddleclas:
+        own = {}
+        arguments = options.directory, options.paddleclas, list(reasons), options.workers, options.results
+        for path, reason in own_reasons(*arguments):
+            own[path] = reason
+            logger.info(f"{len(own)}/{len(reasons)} {path}: {reason or 'starts training'}")
+    text = document(reasons, own)
     print(text)
     if options.write:
         write_between_markers(options.write, {"recipes": text})

@@ -22,7 +22,7 @@ from ..config import ConfigError, check_config, move_class_num
 from ..files import read_lines, write_atomically
 from ..preprocess import (
     IMAGE_ENDINGS,
-    TopkPostProcess,
+    build_postprocess,
     build_transforms,
     list_images,
     photographer,
@@ -63,7 +63,7 @@ class Looker:
             self.section["transforms"], "Infer.transforms", self.settings.get("max_image_pixels")
         )
         self.photo = photographer(self.section["transforms"])
-        self.names: dict[int, str] = TopkPostProcess.from_config(config).names
+        self.names: dict[int, str] = build_postprocess(config).names
 
     def batches(self, paths: list[str], size: int = _BATCH) -> Iterator[tuple[list[str], np.ndarray]]:
         """``(paths, images)``, as the network takes them."""

@@ -137,7 +137,7 @@ GLOBAL = _section(
     eval_mode=_only("classification"),
     train_mode=_only(None),
     use_dali=_only(False),
-    use_multilabel=_only(False),
+    use_multilabel=BOOL,
     print_mem_info=BOOL,
     log_ranks=_only("0", 0, None),
 )
@@ -152,12 +152,23 @@ AMP = _section(
 LOSSES = _named(
     "a list of losses",
     **dict.fromkeys(("CELoss", "MixCELoss"), _arguments(weight=_number(), epsilon=RATE, reduction=TEXT)),
+    MultiLabelLoss=_arguments(weight=_number(), epsilon=RATE, size_sum=BOOL, weight_ratio=BOOL),
+    MultiLabelAsymmetricLoss=_arguments(
+        weight=_number(),
+        gamma_pos=NOT_NEGATIVE,
+        gamma_neg=NOT_NEGATIVE,
+        clip=RATE,
+        epsilon=POSITIVE,
+        disable_focal_loss_grad=BOOL,
+        reduction=TEXT,
+    ),
 )
 SCHEDULE = {
     "properties": {
         "learning_rate": NOT_NEGATIVE,
         "warmup_epoch": NOT_NEGATIVE,
         "warmup_start_lr": NOT_NEGATIVE,
+        "last_epoch": _integer(-1),
         "by_epoch": BOOL,
         "eta_min": NOT_NEGATIVE,
         "end_lr": NOT_NEGATIVE,
@@ -203,6 +214,7 @@ TRANSFORMS = _named(
         backend=TEXT,
     ),
     Pad=_arguments(padding=_integer(0), fill=_number(minimum=0, maximum=255)),
+    Padv2=_arguments(size_divisor=COUNT, pad_mode=_integer(-1, 2)),
     ColorJitter=_arguments(
         prob=NOT_NEGATIVE, brightness=AMOUNT, contrast=AMOUNT, saturation=AMOUNT, hue=AMOUNT
     ),
@@ -223,6 +235,7 @@ PART = _section(
             "mode": TEXT,
             "delimiter": {"type": "string", "minLength": 1, "title": "a string of at least one character"},
             "relabel": BOOL,
+            "label_ratio": BOOL,
             "download": BOOL,
             "transform_ops": TRANSFORMS,
             "batch_transform_ops": MIXING,
@@ -249,7 +262,13 @@ INFER = _section(
     PostProcess=_arguments(class_id_map_file=PATH, delimiter=TEXT),
     save_dir=_only(None),
 )
-METRICS = _named("a list of metrics")
+METRICS = _named(
+    "a list of metrics",
+    TprAtFpr=_arguments(max_fpr=RATE),
+    ATTRMetric=_arguments(threshold=_number()),
+    AccuracyScore=_arguments(base=TEXT),
+    MultiLabelMAP=_arguments(map_type=TEXT),
+)
 
 SCHEMA = _section(
     Global=GLOBAL,

@@ -17,6 +17,7 @@ from .. import files
 from ..insertion import check_attention
 from .predictor import InferencePredictor
 
+_CERTAIN = 1e-3  # a probability
 ENDINGS = (".json", ".pdmodel", ".pdiparams", ".pdiparams.info")
 
 
@@ -24,26 +25,33 @@ class ExportError(ValueError):
     """The exported network does not compute what the live one does."""
 
 
+_ACTIVATIONS: dict[str | None, Callable[[], nn.Layer]] = {
+    "softmax": lambda: nn.Softmax(axis=-1),
+    "sigmoid": nn.Sigmoid,
+    None: nn.Identity,
+}
+
+
 class _Exported(nn.Layer):
     """What PaddleClas exports: the first output only (others serve training), as probabilities if asked."""
 
-    def __init__(self, network: nn.Layer, softmax: bool) -> None:
+    def __init__(self, network: nn.Layer, activation: str | None) -> None:
         super().__init__()
         self.network = network
-        self.softmax = nn.Softmax(axis=-1) if softmax else nn.Identity()
+        self.activation = _ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.network(x)
         if isinstance(y, (list, tuple)):
             y = y[0]
-        return self.softmax(y)
+        return self.activation(y)
 
 
 def export_inference_model(
     network: nn.Layer,
     directory: str,
     image_shape: Sequence[int],
-    softmax: bool = True,
+    activation: str | None = "softmax",
     prefix: str = "inference",
     tolerance: float = 1e-4,
     batch_sizes: Sequence[int] = (1, 3),
@@ -62,10 +70,11 @@ def export_inference_model(
         network (paddle.nn.Layer): returns logits ``[N, classes]``; it is not changed.
         directory (str): where to write.
         image_shape (list of int): ``[C, H, W]``; None for a dynamic H or W.
-        softmax (bool): append a softmax, as PaddleClas does.
+        activation (str or None): ``'softmax'``, which PaddleClas appends, ``'sigmoid'`` where an image may
+            have several classes, or None for the network's own output.
         prefix (str): name of the files without ending.
         tolerance (float): the largest relative error, ``max|a - b| / max|b|`` of
-            the logits (with a softmax: of the centred logarithms of its outputs).
+            the logits (of probabilities: of what gives them, see :func:`relative_error`).
         batch_sizes (sequence of int): sizes of the random batches.
         onednn (sequence of bool): with and without the CPU acceleration; leave out True for a
             network that it cannot run.
@@ -81,12 +90,14 @@ def export_inference_model(
         OSError: naming what cannot be written; an earlier export is then unchanged.
     """
     _check_attention(network, image_shape)
-    live = _finish(copy.deepcopy(network), softmax)
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation must be 'softmax', 'sigmoid' or None, but got {activation!r}")
+    live = _finish(copy.deepcopy(network), activation)
     exported = copy.deepcopy(network)
     for layer in exported.sublayers(include_self=True):  # re-parameterised networks fold first
         if hasattr(layer, "re_parameterize") and not getattr(layer, "is_repped", False):
             layer.re_parameterize()
-    exported = _finish(exported, softmax)
+    exported = _finish(exported, activation)
     with files.FolderLock(directory, "an export", f".{prefix}.lock"):
         # The name is always the same: what a dead export has left is removed by the next.
         workdir = os.path.join(directory, f".{prefix}.export")
@@ -98,9 +109,20 @@ def export_inference_model(
                 static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
                 paddle.jit.save(static, os.path.join(workdir, prefix))
             errors = _check(
-                live, workdir, directory, prefix, image_shape, softmax, tolerance, batch_sizes, onednn, report
+                live,
+                workdir,
+                directory,
+                prefix,
+                image_shape,
+                activation,
+                tolerance,
+                batch_sizes,
+                onednn,
+                report,
             )
-            _publish(workdir, directory, prefix, max(errors.values()))
+            _publish(
+                workdir, directory, prefix, {"relative_error": max(errors.values()), "activation": activation}
+            )
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
     return errors
@@ -124,7 +146,7 @@ def _check(
     directory: str,
     prefix: str,
     image_shape: Sequence[int],
-    softmax: bool,
+    activation: str | None,
     tolerance: float,
     batch_sizes: Sequence[int],
     onednn: Sequence[bool],
@@ -132,7 +154,7 @@ def _check(
 ) -> dict[tuple[int, bool], float]:
     """The relative errors of the exported network in ``workdir``; raises ExportError."""
     try:
-        errors = _compare(live, workdir, prefix, image_shape, softmax, batch_sizes, onednn, report)
+        errors = _compare(live, workdir, prefix, image_shape, activation, batch_sizes, onednn, report)
     except (RuntimeError, ValueError) as error:
         raise ExportError(
             f"Paddle Inference cannot run the exported network ({str(error).strip().splitlines()[-1]}); "
@@ -147,7 +169,7 @@ def _check(
     return errors
 
 
-def _publish(workdir: str, directory: str, prefix: str, error: Any) -> None:
+def _publish(workdir: str, directory: str, prefix: str, facts: dict[str, Any]) -> None:
     """Make the files in ``workdir`` the exported model of ``directory``, in one instant."""
     target = os.path.join(directory, prefix)
     files.recover(target, owner=True)
@@ -157,14 +179,14 @@ def _publish(workdir: str, directory: str, prefix: str, error: Any) -> None:
     with files.clean_up(staged):
         for ending, path in zip(present, staged, strict=True):
             os.replace(os.path.join(workdir, prefix + ending), path)
-    files.commit(target, present, {"paddle": paddle.__version__, "relative_error": error})
+    files.commit(target, present, {"paddle": paddle.__version__, **facts})
     for ending in set(ENDINGS) - set(present):  # of an export by another Paddle
         if os.path.exists(target + ending):
             os.unlink(target + ending)
 
 
-def _finish(network: nn.Layer, softmax: bool) -> nn.Layer:
-    network = _Exported(network, softmax)
+def _finish(network: nn.Layer, activation: str | None) -> nn.Layer:
+    network = _Exported(network, activation)
     network.eval()
     return network
 
@@ -174,7 +196,7 @@ def _compare(
     directory: str,
     prefix: str,
     image_shape: Sequence[int],
-    softmax: bool,
+    activation: str | None,
     batch_sizes: Sequence[int],
     accelerations: Sequence[bool],
     report: Callable[[str], None],
@@ -188,7 +210,7 @@ def _compare(
             images = random.standard_normal([n, *shape]).astype("float32")
             with paddle.no_grad():
                 expected = network(paddle.to_tensor(images)).numpy()
-            error = relative_error(predictor(images), expected, softmax)
+            error = relative_error(predictor(images), expected, activation)
             errors[n, onednn] = error
             report(
                 f"export check: batch {n}, oneDNN {'on ' if onednn else 'off'}: relative error {error:.1e}"
@@ -196,11 +218,15 @@ def _compare(
     return errors
 
 
-def relative_error(got: np.ndarray, expected: np.ndarray, probabilities: bool = False) -> float:
-    """``max|a - b| / max|b|``; of probabilities, after undoing the softmax up to a constant."""
+def relative_error(got: np.ndarray, expected: np.ndarray, activation: str | None = None) -> float:
+    """``max|a - b| / max|b|`` of the numbers that go into ``activation``: a softmax is undone up to a constant."""
     got, expected = got.astype("float64"), expected.astype("float64")
     floor = 1e-30
-    if probabilities:  # a softmax of similar logits would hide their errors
+    if activation == "sigmoid":  # beyond, float32 keeps too few digits of what is near to 1
+        clipped = [np.clip(p, _CERTAIN, 1 - _CERTAIN) for p in (got, expected)]
+        got, expected = (np.log(p / (1 - p)) for p in clipped)
+        floor = 0.05
+    elif activation == "softmax":  # a softmax of similar logits would hide their errors
         # Paddle's softmax ends at exp(-64), oneDNN's does not: look no further than 1e-20.
         got, expected = (np.log(np.maximum(p, 1e-20)) for p in (got, expected))
         got = got - got.mean(axis=-1, keepdims=True)

@@ -49,6 +49,7 @@ class InferencePredictor:
 
     Attributes:
         verified (bool): whether there was a manifest.
+        activation (str or None): what the network ends with, as its manifest says; ``'softmax'`` if it does not.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class InferencePredictor:
     ) -> None:
         manifest = verify(os.path.join(directory, prefix), strict=True)
         self.verified = manifest is not None
+        self.activation: str | None = (manifest or {}).get("activation", "softmax")
         endings = (".json", ".pdmodel") if manifest is None else manifest["files"]
         config = paddle.inference.Config(*model_files(directory, prefix, endings))
         if gpu:

@@ -17,7 +17,7 @@ from ..config import DataError
 from ..preprocess.generators import set_seed
 
 if TYPE_CHECKING:
-    from .data import ImageNetDataset
+    from .datasets import ImageNetDataset
 
 Sample = tuple[np.ndarray, Any]  # an image and its label
 Batch = tuple[
@@ -53,7 +53,7 @@ class BatchReader:
         """Read the images ``indices`` as batch ``number``.
 
         Returns:
-            tuple: images ``[n, C, H, W]``, labels ``[n]`` (mixed: ``[n, classes]``), and the
+            tuple: images ``[n, C, H, W]``, labels ``[n]`` (mixed and multi-hot: ``[n, classes]``), and the
             messages about images left out; images and labels are None where none is left.
 
         Raises:
@@ -76,7 +76,7 @@ class BatchReader:
             return None, None, skipped
         self._check_shapes(samples, kept)
         images = np.stack([image for image, _ in samples])
-        labels = np.array([label for _, label in samples], dtype="int64")
+        labels = np.stack([label for _, label in samples])
         set_seed(*seed, epoch, 1, number)
         for mix in self.mixing:
             images, labels = mix(images, labels)

@@ -12,7 +12,7 @@ from paddle import nn
 from tqdm import tqdm
 
 from ..config import ConfigError, DataError
-from ..preprocess import TopkPostProcess
+from ..preprocess import POSTPROCESSES, build_postprocess
 
 _AHEAD = 256  # images waiting for a thread
 
@@ -73,20 +73,18 @@ def _message(dataset: Any, index: int) -> str:
 
 
 def check_class_names(config: dict[str, Any]) -> None:
-    """Raise ConfigError where ``Infer`` names a list of classes that is there and too short."""
+    """Raise ConfigError where ``Infer.PostProcess`` does not fit; a list of classes that is not there is no matter yet."""
     infer = config.get("Infer")
     post = infer.get("PostProcess") if isinstance(infer, dict) else None
-    if (
-        isinstance(post, dict)
-        and post.get("name") == "Topk"
-        and os.path.isfile(post.get("class_id_map_file") or "")
-    ):
-        TopkPostProcess.from_config(config)
+    if isinstance(post, dict) and post.get("name") in list(POSTPROCESSES):
+        path = post.get("class_id_map_file")
+        if path is None or os.path.isfile(path):
+            build_postprocess(config)
 
 
 def check_class_num(class_num: int | None, loaders: dict[str, Any], network: nn.Layer) -> None:
     """Raise ConfigError where the YAML leaves the number of classes to the network, which has more than the lists."""
-    labels = max((max(loader.dataset.labels) for loader in loaders.values()), default=-1)
+    labels = max((loader.dataset.highest_label for loader in loaders.values()), default=-1)
     heads = [layer.weight.shape[1] for layer in network.sublayers() if isinstance(layer, nn.Linear)]
     if class_num is None and labels >= 0 and heads and heads[-1] > labels + 1:
         raise ConfigError(

@@ -20,16 +20,17 @@ from paddle.static import InputSpec
 from ..checkpoint import load_checkpoint
 from ..config import ConfigError, check_config, move_class_num
 from ..insertion import check_attention
-from ..preprocess import Classification
+from ..preprocess import Classification, probabilities
 from .checkpoints import Checkpoints
 from .data import build_loader, mixes_labels
 from .data_check import check_class_names, check_class_num, check_images
 from .evaluation import BadImages, Evaluation
 from .loader import Loader
 from .losses import CombinedLoss
-from .metrics import Meters, check_classes, parse_topk, require_metric
+from .metrics import Meters, check_classes, refuse_set_metrics, require_metric
 from .optim import build_optimizer
 from .processes import agree
+from .scores import Metric, build_metrics
 from .steps import LossGuard, Model, Position, RandomNumbers
 from .training import Training
 
@@ -77,6 +78,7 @@ class Engine:
             random.seed(self.seed)
         move_class_num(config)
         self.class_num = config["Arch"].get("class_num")
+        self.multilabel = bool(self.settings.get("use_multilabel"))
         self.evaluates = mode == "eval" or (mode == "train" and self.settings.get("eval_during_train", True))
         self.update_freq = self.settings.get("update_freq") or 1
         self.position, self.random = Position(), RandomNumbers(self.seed)
@@ -151,16 +153,21 @@ class Engine:
     def _build_meters(self) -> None:
         loss, metric = self.config.get("Loss") or {}, self.config.get("Metric") or {}
         losses: dict[str, CombinedLoss | None] = {"train": None, "eval": None}
-        topk = {"train": [], "eval": parse_topk(metric.get("Eval"), "Metric.Eval")}
+        several = self.multilabel
+        metrics: dict[str, list[Metric]] = {
+            "train": [],
+            "eval": build_metrics(metric.get("Eval"), "Metric.Eval", several),
+        }
         if self.mode == "train":
-            losses["train"] = CombinedLoss(loss["Train"], "Loss.Train")
-            topk["train"] = parse_topk(metric.get("Train"), "Metric.Train")
-            if topk["train"] and mixes_labels(self.config):
+            losses["train"] = CombinedLoss(loss["Train"], "Loss.Train", several)
+            metrics["train"] = build_metrics(metric.get("Train"), "Metric.Train", several)
+            refuse_set_metrics(metrics["train"], "Metric.Train")
+            if metrics["train"] and mixes_labels(self.config):
                 logger.warning("Metric.Train is left out: mixed labels have no accuracy")
-                topk["train"] = []
+                metrics["train"] = []
         if self.evaluates and loss.get("Eval"):
-            losses["eval"] = CombinedLoss(loss["Eval"], "Loss.Eval")
-        self.meters = Meters(losses, topk)
+            losses["eval"] = CombinedLoss(loss["Eval"], "Loss.Eval", several)
+        self.meters = Meters(losses, metrics)
         if self.evaluates:
             require_metric(self.meters)
         check_classes(self.meters, self.class_num, logger.warning)
@@ -253,7 +260,7 @@ class Engine:
         return self.training.state.best
 
     def train(self) -> float:
-        """Train from scratch or from ``Global.checkpoints``; returns the best ``top1``.
+        """Train from scratch or from ``Global.checkpoints``; returns the best value of the first metric.
 
         Raises:
             FolderInUseError: if another run has the output folder.
@@ -268,7 +275,7 @@ class Engine:
         """Evaluate ``Global.pretrained_model``.
 
         Returns:
-            dict: average losses and accuracies by name.
+            dict: losses and metrics by name.
         """
         with contextlib.closing(self.eval_loader):
             self.evaluation.run(0)
@@ -286,6 +293,4 @@ class Engine:
         """Probabilities of a batch."""
         with self._eval_precision():
             (logits,) = self.model.predict_batch([images])
-        with np.errstate(invalid="ignore"):  # the post-processing names the image
-            shifted = np.exp(logits.astype("float64") - logits.max(axis=-1, keepdims=True))
-        return shifted / shifted.sum(axis=-1, keepdims=True)
+        return probabilities(logits, self.multilabel)

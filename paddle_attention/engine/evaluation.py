@@ -17,7 +17,7 @@ from .processes import share_statistics
 
 if TYPE_CHECKING:
     from .loader import Loader
-    from .metrics import Meters
+    from .metrics import Collected, Meters
     from .steps import Model
 
 logger = logging.getLogger("ppcls")
@@ -52,7 +52,7 @@ class Evaluation:
 
     Args:
         model (Model): which has the meters as its metric.
-        meters (Meters): losses and accuracies.
+        meters (Meters): losses and metrics.
         loader (Loader): the evaluation set.
         precision (callable): makes the context in which the network runs.
         every (int): batches between two log lines.
@@ -60,7 +60,7 @@ class Evaluation:
         should_stop (callable): asked after every batch.
 
     Attributes:
-        results (dict): average losses and accuracies of the last one.
+        results (dict): losses and metrics of the last one.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Evaluation:
         self.results: dict[str, float] = {}
 
     def run(self, epoch: int) -> float:
-        """Evaluate after ``epoch``; returns the first accuracy.
+        """Evaluate after ``epoch``; returns the value of the first metric.
 
         Raises:
             DataError: if no image can be read, or a result is not finite.
@@ -97,14 +97,14 @@ class Evaluation:
                 f"evaluation: none of {len(self.loader.dataset)} images can be read, such as "
                 f"{next(iter(self.loader.skipped))}"
             )
-        self.results = log.averages
+        self.results = {**log.averages, **self.meters.set_results(log.collected)}
         for name, value in self.results.items():
             if not math.isfinite(value):
                 raise DataError(
                     f"evaluation: {name} is {value}; the weights or the images hold numbers that are not finite"
                 )
         logger.info(f"[Eval][Epoch {epoch}][Avg]{format_values(self.results)}")
-        return self.results[f"top{self.meters.topk['eval'][0]}"]
+        return self.results[self.meters.decisive]
 
 
 class _Log(paddle.callbacks.Callback):
@@ -115,6 +115,7 @@ class _Log(paddle.callbacks.Callback):
         self.evaluation, self.epoch, self.steps = evaluation, epoch, len(evaluation.loader)
         self.ready, self.cost, self.reader, self.batches = time.perf_counter(), 0.0, 0.0, 0
         self.averages: dict[str, float] | None = None
+        self.collected: Collected = []
 
     def on_eval_batch_begin(self, step: int, logs: Any = None) -> None:
         self.reader += time.perf_counter() - self.ready
@@ -123,7 +124,7 @@ class _Log(paddle.callbacks.Callback):
         if self.evaluation.should_stop():
             raise StopEvaluation
         meters = self.evaluation.meters
-        self.averages = meters.averages()
+        self.averages, self.collected = meters.averages(), meters.collected
         self.cost += time.perf_counter() - self.ready
         self.batches += 1
         if step % self.evaluation.every == 0:

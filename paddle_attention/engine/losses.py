@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
 from ..config import ConfigError, build_by_name, single_item
+from .scores import check_kind, multi_hot
 
 
 class CELoss:
@@ -16,6 +19,8 @@ class CELoss:
     As in PaddleClas, soft labels (Mixup, Cutmix) without ``epsilon`` go through
     a softmax first; :class:`MixCELoss` takes them as they are.
     """
+
+    multilabel = False
 
     def __init__(self, reduction: str = "mean", epsilon: float | None = None) -> None:
         if reduction not in ("mean", "sum"):
@@ -45,7 +50,81 @@ class MixCELoss(CELoss):
         return label
 
 
-LOSSES = {"CELoss": CELoss, "MixCELoss": MixCELoss}
+class MultiLabelLoss:
+    """Binary cross entropy of every class, for multi-hot labels ``[N, classes]``.
+
+    Args:
+        epsilon (float, optional): label smoothing.
+        size_sum (bool): sum over the classes, mean over the images; else the mean of both.
+        weight_ratio (bool): weigh every class by how rare it is; the data set gives the classes' frequencies
+            (``label_ratio: True``).
+    """
+
+    multilabel = True
+
+    def __init__(
+        self, epsilon: float | None = None, size_sum: bool = False, weight_ratio: bool = False
+    ) -> None:
+        self.epsilon = epsilon if epsilon is not None and 0 < epsilon < 1 else None
+        self.size_sum, self.weight_ratio = size_sum, weight_ratio
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        target = multi_hot(label).astype("float32")
+        if self.epsilon is not None:
+            target = F.label_smooth(target, epsilon=self.epsilon)
+        cost = F.binary_cross_entropy_with_logits(logits.astype("float32"), target, reduction="none")
+        if self.weight_ratio:
+            if label.ndim != 3:
+                raise ConfigError(
+                    "Loss: MultiLabelLoss has weight_ratio: True, which takes the classes' frequencies; "
+                    "add label_ratio: True to the MultiLabelDataset"
+                )
+            ratio, present = label[:, 1], (target > 0.5).astype("float32")
+            cost = cost * paddle.exp(present * (1 - ratio) + (1 - present) * ratio)
+        return cost.sum(1).mean() if self.size_sum else cost.mean()
+
+
+class MultiLabelAsymmetricLoss:
+    """Asymmetric loss (arXiv:2009.14119, equations 4 to 7): negatives are focused more, and easy ones left out.
+
+    Args:
+        gamma_pos, gamma_neg (float): focusing of positive and negative labels.
+        clip (float): the probability that negatives are forgiven.
+        epsilon (float): the smallest probability whose logarithm is taken.
+        disable_focal_loss_grad (bool): no gradients through the focusing weights.
+        reduction (str): ``'sum'`` or ``'mean'``.
+    """
+
+    multilabel = True
+
+    def __init__(
+        self,
+        gamma_pos: float = 1,
+        gamma_neg: float = 4,
+        clip: float = 0.05,
+        epsilon: float = 1e-8,
+        disable_focal_loss_grad: bool = True,
+        reduction: str = "sum",
+    ) -> None:
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f"reduction must be 'mean' or 'sum', but got {reduction!r}")
+        self.gamma_pos, self.gamma_neg, self.clip, self.epsilon = gamma_pos, gamma_neg, clip, epsilon
+        self.disable_focal_loss_grad, self.reduction = disable_focal_loss_grad, reduction
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        probability = F.sigmoid(logits.astype("float32"))
+        target = multi_hot(label).astype("float32")
+        negative = (1 - probability + self.clip).clip(max=1) if self.clip else 1 - probability
+        right = negative * (1 - target) + probability * target
+        base = (1 - right).detach() if self.disable_focal_loss_grad else 1 - right
+        weight = base.pow(self.gamma_pos * target + self.gamma_neg * (1 - target))
+        loss = -paddle.log(right.clip(min=self.epsilon)) * weight
+        return loss.mean() if self.reduction == "mean" else loss.sum()
+
+
+LOSSES: dict[str, Callable[..., Any]] = {
+    cls.__name__: cls for cls in (CELoss, MixCELoss, MultiLabelLoss, MultiLabelAsymmetricLoss)
+}
 
 
 class CombinedLoss:
@@ -54,7 +133,7 @@ class CombinedLoss:
     Calling it gives a dict of every loss by name and their sum as ``'loss'``.
     """
 
-    def __init__(self, items: Any, path: str) -> None:
+    def __init__(self, items: Any, path: str, multilabel: bool = False) -> None:
         if not isinstance(items, list) or not items:
             raise ConfigError(f"{path}: must be a list of losses, but got {items!r}")
         self.parts = []
@@ -67,6 +146,7 @@ class CombinedLoss:
                 raise ConfigError(f"{path}.{i}.{name}: argument 'weight' is missing")
             weight = arguments.pop("weight")
             loss = build_by_name(f"{path}.{i}", LOSSES, name, arguments)
+            check_kind(f"{path}.{i}", name, loss, multilabel)
             self.parts.append((name, weight, loss))
 
     def __call__(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:

@@ -26,7 +26,12 @@ class _Schedule:
         warmup_epoch: int = 0,
         warmup_start_lr: float = 0.0,
         by_epoch: bool = False,
+        last_epoch: int = -1,
     ) -> None:
+        if last_epoch != -1:
+            raise ValueError(
+                f"last_epoch must be -1, but got {last_epoch}; a run goes on where Global.checkpoints stands"
+            )
         self.epochs = epochs
         self.unit = 1 if by_epoch else steps_per_epoch
         warmup_epoch = min(warmup_epoch, epochs)

@@ -16,7 +16,6 @@ from .operators import (
     ColorJitter,
     CropImage,
     NormalizeImage,
-    Pad,
     RandCropImage,
     RandFlipImage,
     RandomCropImage,
@@ -24,6 +23,7 @@ from .operators import (
     ResizeImage,
     ToCHWImage,
 )
+from .padding import Pad, Padv2
 from .timm_auto_augment import TimmAutoAugment
 
 OPERATORS = {
@@ -36,6 +36,7 @@ OPERATORS = {
         RandomCropImage,
         RandFlipImage,
         Pad,
+        Padv2,
         ColorJitter,
         AutoAugment,
         RandAugment,

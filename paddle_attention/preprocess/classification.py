@@ -11,7 +11,7 @@ import numpy as np
 from ..config import ConfigError
 from .build import build_transforms
 from .images import list_images, read_batches
-from .postprocess import TopkPostProcess
+from .postprocess import build_postprocess
 
 logger = logging.getLogger("ppcls")
 
@@ -33,7 +33,7 @@ class Classification:
         self.transform = build_transforms(
             self.section["transforms"], "Infer.transforms", settings.get("max_image_pixels")
         )
-        self.postprocess = TopkPostProcess.from_config(config)
+        self.postprocess = build_postprocess(config)
         self.skip: Callable[[str], None] | None = (
             logger.warning if settings.get("on_bad_image") == "skip" else None
         )

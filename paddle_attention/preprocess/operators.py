@@ -132,18 +132,6 @@ class RandCropImage:
         return self.resize(image[top : top + crop_h, left : left + crop_w], self.size)
 
 
-class Pad:
-    """Add ``padding`` pixels of value ``fill`` on every side."""
-
-    def __init__(self, padding: int, fill: int = 0, backend: str = "cv2") -> None:
-        choice("backend", backend, ("cv2",))
-        self.padding, self.fill = padding, fill
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        p = self.padding
-        return np.pad(image, ((p, p), (p, p), (0, 0)), constant_values=self.fill)
-
-
 class RandomCropImage(CropImage):
     """Crop ``size`` (``[width, height]``) at a random place."""
 

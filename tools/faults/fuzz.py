@@ -23,7 +23,7 @@ from paddle_attention import files
 from paddle_attention.checkpoint import load_paddle_file, read_safetensors, save_file, save_weights
 from paddle_attention.config import apply_override, check_config, read_config
 from paddle_attention.engine import Engine
-from paddle_attention.engine.data import ImageNetDataset
+from paddle_attention.engine.datasets import ImageNetDataset
 from paddle_attention.preprocess import build_transforms, check_image
 
 from .runs import Child, Row
