@@ -375,10 +375,21 @@ def test_accepted_arguments():
     def closed(pretrained=False):
         return Forwards()
 
+    def copies(**kwargs):
+        config = kwargs.copy()
+        fast = config.pop("fast")
+        return Forwards(config.get("height"), fast=fast)
+
+    def copies_and_forwards(**kwargs):
+        config = kwargs.copy()
+        return Forwards(config.pop("depth"), **config)
+
     assert accepted_arguments(factory, Forwards) == {"pretrained", "height", "width"}
     assert accepted_arguments(factory, Drops) == {"pretrained", "width"}
     assert accepted_arguments(factory, Picks) == {"pretrained", "depth", "width", "extra", "fast"}
     assert accepted_arguments(closed, Forwards) == {"pretrained"}
+    assert accepted_arguments(copies, Forwards) == {"fast", "height"}
+    assert accepted_arguments(copies_and_forwards, Forwards) == {"depth", "height", "width"}
 
 
 class TestPretrained:

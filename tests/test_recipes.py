@@ -1,6 +1,7 @@
 """Recipes: which YAMLs the embedded engine takes, and batches of several image sizes."""
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from paddle_attention.config import ConfigError, DataError
 from paddle_attention.engine import Engine, check_recipe
 from paddle_attention.engine.data import build_loader
 from paddle_attention.engine.optim import build_optimizer
+from paddle_attention.ppcls.starts import ATTENTION, prepare
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,6 +143,75 @@ def test_reasons_name_the_key(base, tmp_path):  # noqa: F811
     assert [row[0] for row in summary(reasons)] == ["1", "1", "1"]
     with pytest.raises(FileNotFoundError, match="there is no YAML file below"):
         recipe_reasons(str(tmp_path / "nowhere"))
+
+
+RECIPE = {
+    "Global": {"device": "gpu", "pretrained_model": "x", "use_dali": True, "epochs": 9},
+    "AMP": {"use_amp": True, "level": "O2"},
+    "Arch": {
+        "name": "DistillationModel",
+        "models": [
+            {"Teacher": {"name": "ResNet50", "pretrained": True}},
+            {"Student": {"name": "RecModel", "Backbone": {"name": "ResNet18", "pretrained": True}}},
+        ],
+        "class_num": 3,
+    },
+    "DataLoader": {
+        "Train": {
+            "dataset": {"name": "MultiLabelDataset", "image_root": "/nowhere", "cls_label_path": "train.txt"},
+            "sampler": {"name": "PKSampler", "batch_size": 256, "sample_per_id": 8},
+            "loader": {"num_workers": 8},
+        },
+        "Eval": {"dataset": {"name": "LogoDataset", "image_root": "/", "cls_label_path": "test.txt"}},
+    },
+}
+
+
+def test_recipes_are_prepared_for_a_try(tmp_path):
+    before = copy.deepcopy(RECIPE)
+    changed = prepare(RECIPE, "/images", str(tmp_path))
+    assert before == RECIPE
+    assert changed["Global"]["device"] == "cpu"
+    assert changed["Global"]["pretrained_model"] is None
+    assert changed["AMP"] == {"use_amp": False, "level": "O1"}
+    teacher, student = changed["Arch"]["models"]
+    assert teacher["Teacher"] == {"name": "ResNet50", "pretrained": False}
+    backbone = {"name": "AttentionNet", "backbone": "ResNet18", "attention": ATTENTION, "pretrained": False}
+    assert student["Student"] == {"name": "RecModel", "Backbone": backbone}
+    part = changed["DataLoader"]["Train"]
+    assert part["dataset"]["image_root"] == "/images"
+    assert Path(part["dataset"]["cls_label_path"]).read_text().splitlines()[:2] == [
+        "0.jpg\t0,1,0",
+        "1.jpg\t1,0,1",
+    ]
+    assert part["sampler"] == {"name": "PKSampler", "batch_size": 4, "sample_per_id": 2}
+    assert part["loader"] == {"num_workers": 0}
+    logos = changed["DataLoader"]["Eval"]["dataset"]["cls_label_path"]
+    assert Path(logos).read_text().startswith("0\t1\t-\t0.jpg")
+
+
+@pytest.mark.skipif(not HOME or OLD, reason="PADDLECLAS_HOME names no PaddleClas HEAD")
+def test_recipes_start_in_paddleclas(workspace, tmp_path):
+    """A good recipe starts, others say why not; a second run goes on from what is done."""
+    good = yaml.safe_load(
+        (Path(HOME) / "ppcls/configs/quick_start/new_user/ShuffleNetV2_x0_25.yaml").read_text()
+    )
+    bad = copy.deepcopy(good)
+    bad["Arch"]["name"] = "ShuffelNet"
+    (tmp_path / "a").mkdir()
+    for name, recipe in (("good", good), ("bad", bad), ("none", {"Global": {"epochs": 1}})):
+        (tmp_path / "a" / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
+    results = tmp_path / "results.json"
+    command = ["-m", "paddle_attention", "recipes", str(tmp_path / "a"), "--paddleclas", HOME]
+    text = workspace.run(*command, "--results", str(results)).stdout
+    assert "| all | 3 | 2 | 1 |" in text  # the embedded engine does not build the networks here
+    found = json.loads(results.read_text())
+    assert found["good.yaml"] == ""
+    assert "ShuffelNet" in found["bad.yaml"]
+    assert found["none.yaml"] == "is no recipe for training: it has no Arch"
+    found["bad.yaml"] = ""
+    results.write_text(json.dumps(found))
+    assert "| all | 3 | 2 | 2 |" in workspace.run(*command, "--results", str(results)).stdout
 
 
 @pytest.mark.skipif(not HOME or OLD, reason="PADDLECLAS_HOME names no PaddleClas HEAD")

@@ -107,11 +107,21 @@ def _checkout_commands(subparsers: Any) -> None:
         "--source", default=_SOURCE, metavar="URL", help="or the path of a local mirror (%(default)s)"
     )
     sub.add_argument("--commit", default=_COMMIT, help="commit, branch or tag (%(default)s)")
-    text = "tell which YAMLs of a folder the embedded engine trains, and why not the others"
+    text = "tell which YAMLs of a folder the engines train, and why not the others"
     sub = subparsers.add_parser("recipes", help=text, description=text)
     sub.add_argument("directory", metavar="DIR", help="such as PaddleClas/ppcls/configs/ImageNet")
     sub.add_argument("--each", action="store_true", help="print a line for every file as well")
     sub.add_argument("--write", metavar="FILE", help="put the table into this document")
+    sub.add_argument(
+        "--paddleclas",
+        metavar="DIR",
+        help="also start each with attention added, on a few generated images, in this source tree's engine "
+        "(some seconds each)",
+    )
+    sub.add_argument("--workers", type=int, default=1, help="processes at a time (%(default)s)")
+    sub.add_argument(
+        "--results", metavar="FILE", help="JSON of what is done with --paddleclas, to go on from"
+    )
     text = "write the file of a new mechanism and the file of its tests, in a checkout"
     sub = subparsers.add_parser("new", help=text, description=text)
     sub.add_argument("name", help="such as MyGate")

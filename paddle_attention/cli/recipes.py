@@ -1,16 +1,20 @@
-"""Which of PaddleClas' recipes the embedded engine trains, and why not the others."""
+"""Which of PaddleClas' recipes the embedded engine and PaddleClas' own train, and why not the others."""
 
 from __future__ import annotations
 
 import collections
+import json
 import logging
 import os
 import re
 from collections.abc import Iterator
 
 from .. import ppcls
+from ..analysis import markdown_table
 from ..config import ConfigError
 from ..engine import check_recipe
+from ..files import write_atomically
+from ..ppcls.starts import training_starts
 
 
 def recipe_reasons(folder: str) -> dict[str, str]:
@@ -48,6 +52,55 @@ def _reason(path: str) -> str:
     except (ValueError, OSError, TypeError, AttributeError) as error:  # no recipe at all
         return f"is no recipe for training: {' '.join(str(error).split())}"
     return ""
+
+
+def own_reasons(
+    folder: str, tree: str, paths: list[str], workers: int, results: str | None
+) -> Iterator[tuple[str, str]]:
+    """Every one of ``paths``, relative to ``folder``, and ``''`` or why PaddleClas' own engine does not start it.
+
+    Args:
+        folder (str): of the YAMLs.
+        tree (str): PaddleClas' source tree.
+        paths (list of str): relative to ``folder``.
+        workers (int): processes at a time.
+        results (str, optional): a JSON file of what is done, to go on from.
+    """
+    done: dict[str, str] = {}
+    if results and os.path.exists(results):
+        with open(results, encoding="utf-8") as file:
+            done = json.load(file)
+    yield from ((path, done[path]) for path in paths if path in done)
+    todo = {os.path.abspath(os.path.join(folder, path)): path for path in paths if path not in done}
+    for whole, reason in training_starts(tree, list(todo), workers):
+        done[todo[whole]] = reason
+        if results:
+            content = json.dumps(dict(sorted(done.items())), indent=1).encode()
+            _write(results, content)
+        yield todo[whole], reason
+
+
+def _write(path: str, content: bytes) -> None:
+    write_atomically(path, lambda file: file.write(content))
+
+
+def document(embedded: dict[str, str], own: dict[str, str] | None = None) -> str:
+    """The Markdown text: how many of each folder either engine trains, and the reasons for the others."""
+    engines = {"embedded engine": embedded, **({} if own is None else {"PaddleClas' engine": own})}
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for path in embedded:
+        groups[path.split(os.sep)[0] if os.sep in path else "."].append(path)
+    rows = [
+        [group, len(paths), *(sum(not reasons[p] for p in paths) for reasons in engines.values())]
+        for group, paths in sorted(groups.items())
+    ]
+    total = ["all", len(embedded), *(sum(not r for r in reasons.values()) for reasons in engines.values())]
+    parts = [markdown_table(["folder", "YAMLs", *engines], [*rows, total] if len(rows) > 1 else [total])]
+    for name, reasons in engines.items():
+        found = summary(reasons)
+        if found:
+            parts.append(markdown_table(["YAMLs", f"why the {name} does not train them", "such as"], found))
+    return "\n\n".join(parts)
 
 
 def summary(reasons: dict[str, str]) -> list[list[str]]:

@@ -69,6 +69,15 @@ def accepted_arguments(factory: Callable[..., Any], network_class: type) -> set[
     return names - {"self", "args", "kwargs", "cls"}
 
 
+def _is_copy(node: ast.expr, is_it: Callable[[Any], bool]) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "copy"
+        and is_it(node.func.value)
+    )
+
+
 def _uses(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
     """How the dict ``name`` is used in ``function``: ``(handed on whole, keys picked by name)``."""
     try:
@@ -76,10 +85,15 @@ def _uses(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
     except (OSError, SyntaxError):
         return True, set()
 
-    def is_it(node: Any) -> bool:
-        return isinstance(node, ast.Name) and node.id == name
+    names, picked, accounted = {name}, set(), 0
 
-    picked, accounted = set(), 0
+    def is_it(node: Any) -> bool:
+        return isinstance(node, ast.Name) and node.id in names
+
+    for node in ast.walk(tree):  # config = kwargs.copy()
+        if isinstance(node, ast.Assign) and _is_copy(node.value, is_it):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            accounted += 1 + len(node.targets)
     for node in ast.walk(tree):
         key = None
         if isinstance(node, ast.Subscript) and is_it(node.value):
