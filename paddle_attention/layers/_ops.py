@@ -120,6 +120,31 @@ def reduce_deployed(reduce: Callable[..., Any], x: Tensor, axis: int) -> Tensor:
     return y.transpose([0, 3, 1, 2])
 
 
+def average_grid(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling of ``[N, C, H, W]`` to ``size``.
+
+    Where a static graph does not know that the cells are of one size, by two products with pooling matrices:
+    paddle2onnx refuses such a pooling of a free size, and gives wrong numbers for cells of several.
+    """
+    even = all(isinstance(n, int) and n > 0 and n % k == 0 for n, k in zip(x.shape[2:], size))
+    if paddle.in_dynamic_mode() or even:
+        return F.adaptive_avg_pool2d(x, size)
+    height, width = size_of(x, (2, 3))
+    down, across = (_pooling(length, n, x.dtype) for length, n in zip((height, width), size))
+    return paddle.matmul(paddle.matmul(down, x), across, transpose_y=True)
+
+
+def _pooling(length: Tensor, size: int, dtype: Any) -> Tensor:
+    """``[size, length]``: row i averages the positions from i length / size, rounded down, to (i + 1) length / size, up."""
+    cells = paddle.arange(0, size).reshape([size, 1]).astype("int64")
+    if paddle.is_tensor(length):
+        length = length.astype("int64")
+    first, end = cells * length // size, ((cells + 1) * length + (size - 1)) // size
+    positions = paddle.arange(0, length).reshape([1, -1]).astype("int64")
+    inside = ((positions >= first) & (positions < end)).astype(dtype)
+    return inside / (end - first).astype(dtype)
+
+
 def resize(x: Tensor, size: list[Any], align_corners: bool) -> Tensor:
     """Bilinear interpolation to ``size``, integers or tensors."""
     if paddle.in_dynamic_mode():

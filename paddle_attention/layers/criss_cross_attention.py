@@ -7,6 +7,8 @@ code: speedinghzl/CCNet.
 
 from __future__ import annotations
 
+from typing import Any
+
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
@@ -19,6 +21,19 @@ from ._init import constant, conv
 from ._ops import full_precision, size_of, widen
 
 __all__ = ["CrissCrossAttention"]
+
+
+_FAR = 1e30  # below every attention score: its exponential is 0
+
+
+def _joint_softmax(*scores: Tensor) -> tuple[Tensor, ...]:
+    """The softmax of the last axes of several tensors, taken together."""
+    peak = scores[0].max(axis=-1, keepdim=True)
+    for more in scores[1:]:
+        peak = paddle.maximum(peak, more.max(axis=-1, keepdim=True))
+    powers = [paddle.exp(score - peak) for score in scores]
+    total = sum(power.sum(axis=-1, keepdim=True) for power in powers)
+    return tuple(power / total for power in powers)
 
 
 @register_attention(
@@ -67,6 +82,8 @@ class CrissCrossAttention(AttentionLayer):
     def _weights(query: Tensor, key: Tensor) -> tuple[Tensor, ...]:
         """``[N, H, W, H]`` of the column and ``[N, H, W, W]`` of the row, which sum to 1 together."""
         batch, height, width = size_of(query, (0, 2, 3))
+        if not paddle.in_dynamic_mode():
+            return CrissCrossAttention._deployed_weights(query, key, height)
         columns = [t.transpose([0, 3, 2, 1]).flatten(0, 1) for t in (query, key)]  # N * W, H, C
         column = matmul_transposed(*columns).reshape([batch, width, height, height])
         # -inf on the diagonal, by selection: inf * 0 is not a number.
@@ -78,6 +95,15 @@ class CrissCrossAttention(AttentionLayer):
         row = matmul_transposed(*rows).reshape([batch, height, width, width])
         weights = F.softmax(paddle.concat([column, row], axis=3), axis=3)
         return weights[..., :height], weights[..., height:]
+
+    @staticmethod
+    def _deployed_weights(query: Tensor, key: Tensor, height: Any) -> tuple[Tensor, ...]:
+        """The same without joining and splitting axes of free sizes, which converters do not take."""
+        column = paddle.matmul(query.transpose([0, 3, 2, 1]), key.transpose([0, 3, 1, 2]))
+        row = paddle.matmul(query.transpose([0, 2, 3, 1]), key.transpose([0, 2, 1, 3]))
+        index = paddle.arange(0, height)
+        itself = (index.unsqueeze(0) == index.unsqueeze(1)).astype(column.dtype)
+        return _joint_softmax((column - itself * _FAR).transpose([0, 2, 1, 3]), row)
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'column': [N, H, W, H], 'row': [N, H, W, W]}``: weights of each position's column and row."""

@@ -15,7 +15,7 @@ from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_positive_int, hidden_width
 from ._init import conv, start_from_zero
-from ._ops import full_precision, widen
+from ._ops import average_grid, full_precision, widen
 
 __all__ = ["FcaLayer"]
 
@@ -121,7 +121,7 @@ class FcaLayer(GateLayer):
     def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 1], or [0, 2] with ``identity_init``."""
         # To its own size this pooling changes nothing.
-        small = x if tuple(x.shape[2:]) == self.size else F.adaptive_avg_pool2d(x, self.size)
+        small = x if tuple(x.shape[2:]) == self.size else average_grid(x, self.size)
         with full_precision():
             product = widen(small) * self.weight.astype(widen(small).dtype)
             z = F.adaptive_avg_pool2d(product, 1) * float(self.size[0] * self.size[1])

@@ -10,13 +10,13 @@ from typing import Any
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_choice, check_positive_int, hidden_width
 from ._init import conv
-from ._ops import full_precision, size_of, widen
+from ._ops import average_grid, full_precision, size_of, widen
 
 __all__ = ["SpatialTransformer"]
 
@@ -67,7 +67,7 @@ class SpatialTransformer(AttentionLayer):
         check_choice("align_corners", align_corners, (False, True))
         self.channels, self.align_corners = channels, align_corners
         self.conv = conv(channels, hidden, 3, padding=1)
-        self.avg_pool = nn.AdaptiveAvgPool2D(pool_size)
+        self.pool_size = pool_size
         self.fc1 = conv(hidden, 2 * hidden, pool_size)
         self.fc2 = conv(2 * hidden, 6, zero=True)
         identity = paddle.to_tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0], dtype=self.fc2.bias.dtype)
@@ -75,7 +75,7 @@ class SpatialTransformer(AttentionLayer):
 
     def theta(self, x: Tensor) -> Tensor:
         """The transformations, ``[N, 2, 3]``."""
-        y = self.avg_pool(F.relu(self.conv(x)))
+        y = average_grid(F.relu(self.conv(x)), (self.pool_size, self.pool_size))
         return self.fc2(F.relu(self.fc1(y))).reshape([0, 2, 3])
 
     def _steps(self, size: Any, dtype: Any) -> Tensor:
