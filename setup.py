@@ -30,6 +30,9 @@ TEST = [
     "types-jsonschema",
     "types-tqdm",
 ]
+# Converters and engines beside Paddle Inference; paddle2onnx needs Paddle 3.
+ONNX = ["paddle2onnx==2.1.0", "onnx<=1.17", "onnxruntime"]
+OPENVINO = [*ONNX, "openvino"]
 DOCS = ["sphinx", "myst-nb", "furo", "jieba", "sphinx-mathjax-offline"]
 
 
@@ -64,6 +67,8 @@ setup(
         "ppcls": PPCLS,
         "test": TEST,
         "docs": DOCS,
+        "onnx": ONNX,
+        "openvino": OPENVINO,
         "all": [*CPU, *PPCLS, *TEST],
     },
     entry_points={"console_scripts": ["paddle_attention = paddle_attention.cli:main"]},

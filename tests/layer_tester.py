@@ -3,6 +3,7 @@
 import copy
 import fnmatch
 import functools
+import importlib.util
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +14,16 @@ import pytest
 import yaml
 
 from paddle_attention import build_attention, get_attention, insert_attention
-from paddle_attention.deploy import InferencePredictor
+from paddle_attention.deploy import FORMATS, InferencePredictor
+from paddle_attention.deploy.formats import run_engine
 from paddle_attention.layers import map_axes
+
+needs_converters = pytest.mark.skipif(
+    paddle.__version__ < "3"
+    or not importlib.util.find_spec("paddle2onnx")
+    or not importlib.util.find_spec("openvino"),
+    reason="needs Paddle 3 and the extra 'openvino'",
+)
 
 
 @dataclass
@@ -277,6 +286,30 @@ class LayerTester:
                     assert relative(predictor(x), expected) < 1e-4, (onednn, fixed, shape)
 
     @staticmethod
+    def check_converted(case, directory):
+        """The same through paddle2onnx in ONNX Runtime and in OpenVINO."""
+        network = in_a_network(case)
+        sizes = ((9, 12), (16, 6), (1, 1)) if case.sizes is None else case.sizes
+        for fixed in (None, sizes[0]):
+            spec = paddle.static.InputSpec([None, 3, *(fixed or (None, None))], "float32", "x")
+            static = paddle.jit.to_static(copy.deepcopy(network), input_spec=[spec])
+            prefix = os.path.join(directory, str(fixed), "inference")
+            paddle.jit.save(static, prefix)
+            random = np.random.RandomState(4)
+            shapes = [(1 + i, 3, *(fixed or size)) for i, size in enumerate(sizes)]
+            images = {str(shape): random.standard_normal(shape).astype("float32") for shape in shapes}
+            expected = {shape: network(paddle.to_tensor(x)).numpy() for shape, x in images.items()}
+            for _attempt in range(3):  # see export: the converter is wrong in some runs
+                errors = {}
+                for name in ("onnx", "openvino"):
+                    FORMATS[name].make(prefix)
+                    outputs = run_engine(FORMATS[name].engine, prefix + FORMATS[name].endings[-1], images)
+                    errors.update({(name, k): relative(outputs[k], expected[k]) for k in images})
+                if max(errors.values()) < 1e-4:
+                    break
+            assert max(errors.values()) < 1e-4, (fixed, errors)
+
+    @staticmethod
     def check_contract(case):
         """What every plug-in must reject, with the offending values in the message."""
         channels = case.shape[1]
@@ -499,6 +532,12 @@ class _Tests:
 
     def test_export(self, case, tmp_path):
         LayerTester.check_export(case, tmp_path)
+
+    @needs_converters
+    @pytest.mark.slow
+    @_once
+    def test_onnx_and_openvino(self, case, tmp_path):
+        LayerTester.check_converted(case, tmp_path)
 
     def test_contract(self, case):
         LayerTester.check_contract(case)

@@ -15,8 +15,7 @@ from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
 from paddle.vision.models import resnet18
 
 from paddle_attention import attention_disabled, insert_attention, remove_attention, watch_attention
-from paddle_attention.deploy import export_inference_model
-from paddle_attention.deploy.export import ExportError
+from paddle_attention.deploy import ExportError, export_inference_model
 from paddle_attention.engine import Engine
 from paddle_attention.insertion import check_attention
 

@@ -7,7 +7,7 @@ from paddle import nn
 
 from paddle_attention import CBAM, SEBlock
 from paddle_attention.deploy import ExportError, InferencePredictor, export_inference_model
-from paddle_attention.deploy.export import relative_error
+from paddle_attention.deploy.comparing import relative_error
 
 
 def network():

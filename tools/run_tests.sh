@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 case ${PADDLE:-3.3.1} in
-    3.3.1) source tools/setup_venv.sh .venv-test cpu,ppcls,test ;;
+    3.3.1) source tools/setup_venv.sh .venv-test cpu,ppcls,openvino,test ;;
     2.6.2) source tools/setup_venv.sh .venv-test-2.6 cpu26,ppcls,test ;;
     *) echo "PADDLE=$PADDLE: choose 3.3.1 or 2.6.2" >&2; exit 2 ;;
 esac

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from typing import TYPE_CHECKING, Any
 
 from .. import ppcls
+from .deploying import do_export_model, do_predict
 from .loading import load
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["do_export_model", "do_predict"]  # those of other modules
 
 logger = logging.getLogger("ppcls")
 
@@ -63,66 +62,6 @@ def do_infer(options: argparse.Namespace) -> None:
         from ..engine import Engine
 
         Engine(load(options, "infer"), ppcls.build_network, "infer").infer()
-
-
-def do_export_model(options: argparse.Namespace) -> None:
-    """Export ``Global.pretrained_model`` into ``Global.save_inference_dir`` and verify it."""
-    from ..checkpoint import load_checkpoint
-    from ..config import ConfigError, check_config, move_class_num
-    from ..deploy import export_inference_model
-
-    config = load(options, "export")
-    check_config(config, "export", whole=options.paddleclas is None)
-    move_class_num(config)
-    settings = config["Global"]
-    if not settings.get("pretrained_model"):
-        raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
-    activation = _activation(config)
-    network = ppcls.build_network(config, "export")
-    logger.info(f"{settings['pretrained_model']}: {load_checkpoint(network, settings['pretrained_model'])}")
-    directory = settings.get("save_inference_dir") or "./inference"
-    export_inference_model(
-        network, directory, settings["image_shape"], activation=activation, report=logger.info
-    )
-    logger.info(f"Export succeeded! The inference model is in {os.path.abspath(directory)}")
-
-
-def _activation(config: dict[str, Any]) -> str | None:
-    """What an exported network ends with, as PaddleClas exports it; takes ``infer_add_softmax`` out of ``Arch``."""
-    softmax = (config.get("Arch") or {}).pop("infer_add_softmax", True)
-    if (config.get("Global") or {}).get("use_multilabel"):
-        return "sigmoid"
-    return "softmax" if softmax else None
-
-
-def do_predict(options: argparse.Namespace) -> None:
-    """Classify ``Infer.infer_imgs`` with the model in ``Global.save_inference_dir``."""
-    from ..config import ConfigError, check_config
-    from ..deploy import InferencePredictor
-    from ..preprocess import Classification
-
-    config = load(options, "predict")
-    check_config(config, "predict", whole=options.paddleclas is None)
-    settings, classification = config.get("Global") or {}, Classification(config)
-    predictor = InferencePredictor(
-        settings.get("save_inference_dir") or "./inference", gpu=settings.get("device") == "gpu"
-    )
-    if predictor.verified and predictor.activation not in (None, _activation(config)):
-        raise ConfigError(
-            f"Global.use_multilabel: {bool(settings.get('use_multilabel'))}, but the exported model ends with a "
-            f"{predictor.activation}; export it again with this YAML"
-        )
-    if not predictor.verified:
-        logger.warning("the exported model has no manifest of checksums; its files are not checked")
-    for batch in classification(predictor):
-        for result in batch:
-            classes = [
-                f"{name} {score:.5f}"
-                for name, score in zip(
-                    result.get("label_names", result["class_ids"]), result["scores"], strict=True
-                )
-            ]
-            print(f"{result['file_name']}: {', '.join(classes)}")
 
 
 def do_visualize(options: argparse.Namespace) -> None:

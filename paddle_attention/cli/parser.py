@@ -12,7 +12,7 @@ _CONFIG_COMMANDS = {
     "train": "train a network from a YAML",
     "eval": "evaluate a checkpoint",
     "infer": "classify images with a checkpoint",
-    "export_model": "export a checkpoint for Paddle Inference and verify the result",
+    "export_model": "export a checkpoint for Paddle Inference, ONNX Runtime or OpenVINO and verify the result",
     "predict": "classify images with an exported model",
 }
 
@@ -20,6 +20,9 @@ _CONFIG_COMMANDS = {
 # Of ppcls/fetching.py, which this module must not import: that would import Paddle.
 _SOURCE = "https://github.com/PaddlePaddle/PaddleClas.git"
 _COMMIT = "d178931fca432204e6b7422bac4f92e09ff22fa4"
+
+
+_FORMATS = ("paddle", "onnx", "openvino")  # of deploy/formats.py
 
 
 def _positive(text: str) -> int:
@@ -55,6 +58,10 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
         prog = os.path.basename(sys.argv[0]) if command == name else None
         sub = subparsers.add_parser(name, help=help_text, description=help_text, prog=prog)
         _config_options(sub, training=name == "train")
+        if name == "export_model":
+            _export_options(sub)
+        if name == "predict":
+            _engine_options(sub)
     text = "print the network of a YAML as a tree: where attention is, parameters, multiply-adds"
     _config_options(subparsers.add_parser("summary", help=text, description=text))
     text = "draw what attention does with photographs: maps, excitation by class, class activation"
@@ -193,6 +200,24 @@ def _config_options(parser: argparse.ArgumentParser, training: bool = False) -> 
         "--threads",
         type=_positive,
         help="CPU threads (default: $OMP_NUM_THREADS, else all cores)",
+    )
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        action="append",
+        choices=_FORMATS,
+        help="what to write; may be repeated (default: paddle)",
+    )
+
+
+def _engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine", default="paddle", choices=("paddle", "onnxruntime", "openvino"), help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="of the computation (%(default)s)"
     )
 
 

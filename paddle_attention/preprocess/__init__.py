@@ -1,5 +1,6 @@
 """Images to arrays and probabilities to classes, in training and in prediction alike."""
 
+from ._arguments import as_number
 from .build import OPERATORS, build_transforms, photographer
 from .classification import Classification
 from .decode import MAX_PIXELS, check_image
@@ -24,6 +25,7 @@ __all__ = [
     "MultiLabelThreshOutput",
     "ThreshOutput",
     "TopkPostProcess",
+    "as_number",
     "build_batch_transforms",
     "build_postprocess",
     "build_transforms",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -32,3 +33,13 @@ def as_fill(name: str, value: Any) -> tuple[int, ...]:
     if not isinstance(value, (list, tuple)) or len(value) != 3 or any(v not in range(256) for v in value):
         raise ValueError(f"{name} must be three integers from 0 to 255, but got {value!r}")
     return tuple(value)
+
+
+def as_number(value: Any) -> float:
+    """A number, also when the YAML holds a quotient such as ``1.0/255.0``."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[\d.e+-]+\s*(/\s*[\d.e+-]+\s*)?", value):
+        over, _, under = value.partition("/")
+        return float(over) / float(under or 1)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"must be a number or a quotient of two, but got {value!r}")
+    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import cv2
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..config import ConfigError
-from ._arguments import choice, pair
+from ._arguments import as_number, choice, pair
 from .generators import numpy_random, random
 
 _CV2_MODES = {
@@ -195,7 +194,7 @@ class RandomErasing:
         use_log_aspect: bool = False,
         mode: str = "const",
     ) -> None:
-        self.probability, self.low, self.high, self.aspect = map(_number, (EPSILON, sl, sh, r1))
+        self.probability, self.low, self.high, self.aspect = map(as_number, (EPSILON, sl, sh, r1))
         self.mean = np.asarray(mean, dtype="float32")
         self.attempt = attempt
         self.use_log_aspect = use_log_aspect
@@ -240,7 +239,7 @@ class NormalizeImage:
     ) -> None:
         choice("channel_num", channel_num, (3,))
         self.axis, shape = (0, (3, 1, 1)) if order == "chw" else (2, (1, 1, 3))
-        self.scale = np.float32(1.0 / 255.0 if scale is None else _number(scale))
+        self.scale = np.float32(1.0 / 255.0 if scale is None else as_number(scale))
         self.mean = np.array(mean or [0.485, 0.456, 0.406]).reshape(shape).astype("float32")
         self.std = np.array(std or [0.229, 0.224, 0.225]).reshape(shape).astype("float32")
         self.dtype = "float16" if output_fp16 else "float32"
@@ -264,13 +263,3 @@ class ToCHWImage:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return image.transpose((2, 0, 1))
-
-
-def _number(value: Any) -> float:
-    """A number, also when the YAML holds a quotient such as ``1.0/255.0``."""
-    if isinstance(value, str) and re.fullmatch(r"\s*[\d.e+-]+\s*(/\s*[\d.e+-]+\s*)?", value):
-        over, _, under = value.partition("/")
-        return float(over) / float(under or 1)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"must be a number or a quotient of two, but got {value!r}")
-    return value

@@ -1,0 +1,355 @@
+"""Exports for ONNX Runtime and OpenVINO, what goes with an export, and the predictors of every engine."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from layer_tester import needs_converters
+from paddle import nn
+from paddleclas_home import HOME, OLD
+
+from paddle_attention import SEBlock, build_attention
+from paddle_attention.deploy import (
+    FORMATS,
+    EnginePredictor,
+    ExportError,
+    InferencePredictor,
+    export_inference_model,
+    open_predictor,
+)
+from paddle_attention.deploy import export as export_module
+from paddle_attention.deploy import formats as formats_module
+from paddle_attention.deploy.inference_config import inference_config
+from paddle_attention.deploy.predictor import has_bfloat16
+from paddle_attention.files import DamagedFileError
+
+ROOT = Path(__file__).parent.parent
+ALL = ["paddle", "onnx", "openvino"]
+
+
+def network(attention=None):
+    return nn.Sequential(
+        nn.Conv2D(3, 16, 3, padding=1),
+        SEBlock(16) if attention is None else attention,
+        nn.BatchNorm2D(16),
+        nn.AdaptiveAvgPool2D(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+
+
+def export(model, directory, shape=(3, None, None), formats=("onnx",), **options):
+    lines = []
+    options.setdefault("report", lines.append)
+    errors = export_inference_model(model, str(directory), list(shape), formats=formats, **options)
+    return errors, lines
+
+
+@needs_converters
+def test_all_formats_agree(tmp_path):
+    model = network()
+    real = np.random.RandomState(1).standard_normal([2, 3, 40, 50]).astype("float32")
+    errors, lines = export(model, tmp_path, formats=ALL, images=real)
+    assert set(errors) == {(n, how) for n in (1, 3, 2) for how in (True, False, "onnx", "openvino")}
+    assert max(errors.values()) < 1e-4
+    assert any(line.startswith("export check: batch 3, openvino: relative error") for line in lines)
+    names = {p.name for p in tmp_path.iterdir()}
+    kinds = {".json", ".pdiparams", ".onnx", ".xml", ".bin", ".manifest.json"}
+    assert names == {f"inference{kind}" for kind in kinds}
+    manifest = json.loads((tmp_path / "inference.manifest.json").read_text())
+    assert set(manifest["formats"]) == set(ALL)
+    assert set(manifest["formats"]["openvino"]["versions"]) == {"paddle2onnx", "openvino"}
+    assert manifest["image_shape"] == [3, None, None]
+    model.eval()
+    expected = nn.functional.softmax(model(paddle.to_tensor(real))).numpy()
+    for engine in ("paddle", "onnxruntime", "openvino"):
+        predictor = open_predictor(str(tmp_path), engine, threads=1)
+        assert predictor.verified
+        assert predictor.activation == "softmax"
+        np.testing.assert_allclose(predictor(real), expected, rtol=1e-4, atol=1e-5)
+
+
+# Those that converters did not take, or took wrong, in the form for training.
+OTHER_FORMS = [
+    ("CrissCrossAttention", {}),
+    ("FcaLayer", {"reduction": 4, "freq_sel_method": "top4"}),
+    ("SpatialTransformer", {}),
+    ("PyramidOC", {"sizes": [1, 2]}),
+]
+
+
+@needs_converters
+@pytest.mark.parametrize(("name", "arguments"), OTHER_FORMS)
+@pytest.mark.parametrize("shape", [(3, None, None), (3, 18, 22)])
+def test_forms_that_convert(tmp_path, name, arguments, shape):
+    layer = build_attention(name, 16, **arguments)
+    for parameter in layer.parameters():  # those that start from 0 would hide errors
+        if float(parameter.abs().max()) == 0:
+            parameter.set_value(paddle.rand(parameter.shape) * 0.3)
+    errors, _ = export(network(layer), tmp_path, shape, ["onnx", "openvino"], activation=None)
+    assert max(errors.values()) < 1e-4
+
+
+@needs_converters
+def test_an_export_is_replaced_by_what_is_asked_for(tmp_path):
+    export(network(), tmp_path, formats=["onnx", "paddle"])
+    export(network(), tmp_path, formats=["onnx"])
+    assert {p.name for p in tmp_path.iterdir()} == {"inference.onnx", "inference.manifest.json"}
+    with pytest.raises(FileNotFoundError, match="holds no exported model"):
+        InferencePredictor(str(tmp_path))
+    assert open_predictor(str(tmp_path), "openvino")(np.zeros([1, 3, 8, 8], "float32")).shape == (1, 5)
+
+
+@needs_converters
+def test_a_wrong_conversion_is_tried_again(tmp_path, monkeypatch):
+    """And leaves nothing where it stays wrong."""
+    real, calls = formats_module.run_engine, []
+
+    def sometimes(engine, path, images, *options):
+        calls.append(engine)
+        outputs = real(engine, path, images, *options)
+        return {k: v * (1.1 if len(calls) < wrong else 1.0) for k, v in outputs.items()}
+
+    monkeypatch.setattr(export_module, "run_engine", sometimes)
+    wrong = 3
+    _, lines = export(network(), tmp_path, activation=None)
+    assert len(calls) == 3
+    assert "export check: onnx is wrong; converting again, 3 of 3" in lines
+    wrong, before = 100, {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(
+        ExportError, match=r"the exported network as onnx differs from the live one by 1\.0e-01"
+    ):
+        export(network(), tmp_path, activation=None)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+class Unsupported(nn.Layer):
+    """An operator that paddle2onnx does not know."""
+
+    def forward(self, x):
+        return paddle.lgamma(x.abs() + 1.0).mean([2, 3])
+
+
+@needs_converters
+def test_what_cannot_be_converted_is_named(tmp_path):
+    with pytest.raises(
+        ExportError, match=r"format onnx \(the conversion to onnx failed: .*lgamma.*nothing was written"
+    ):
+        export(Unsupported(), tmp_path, activation=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_converters
+def test_an_engine_that_dies_is_an_error(tmp_path, monkeypatch):
+    script = tmp_path / "_engines.py"
+    script.write_text("import os; os.abort()")
+    monkeypatch.setattr(formats_module, "_FOLDER", str(tmp_path))
+    with pytest.raises(ExportError, match="onnxruntime failed: the process ended with status -6"):
+        formats_module.run_engine("onnxruntime", "x.onnx", {})
+    script.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr(formats_module, "_PATIENCE", 0.5)
+    with pytest.raises(ExportError, match=r"onnxruntime takes more than 0\.5 s"):
+        formats_module.run_engine("onnxruntime", "x.onnx", {})
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [
+        ([], "formats must be a list of some of paddle, onnx, openvino"),
+        ("onnx", "formats must be a list"),
+        (["tensorrt"], "formats must be some of paddle, onnx, openvino, but got 'tensorrt'"),
+    ],
+)
+def test_bad_formats(tmp_path, formats, message):
+    with pytest.raises(ValueError, match=message):
+        export(network(), tmp_path, formats=formats)
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ExportError, match=r"format 'onnx' needs paddle2onnx: pip install 'paddle_attention\[onnx\]'"
+    ):
+        export(network(), tmp_path)
+
+
+def test_old_paddle_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats_module.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(formats_module.paddle, "__version__", "2.6.2")
+    with pytest.raises(
+        ExportError, match=r"formats onnx: paddle2onnx needs Paddle 3 or newer, but this is 2\.6\.2"
+    ):
+        export(network(), tmp_path)
+
+
+@needs_converters
+def test_predictors_refuse(tmp_path):
+    export(network(), tmp_path, (3, 8, 8))
+    directory = str(tmp_path)
+    for engine, options, error, message in [
+        (
+            "tensorrt",
+            {},
+            ValueError,
+            "engine must be one of paddle, onnxruntime, openvino, but got 'tensorrt'",
+        ),
+        ("onnxruntime", {"precision": "bf16"}, ValueError, "ONNX Runtime has none on the CPU"),
+        (
+            "openvino",
+            {"precision": "fp64"},
+            ValueError,
+            "precision must be one of fp32, bf16, but got 'fp64'",
+        ),
+        ("paddle", {}, FileNotFoundError, "holds no exported model"),
+        (
+            "openvino",
+            {"prefix": "other"},
+            FileNotFoundError,
+            "no model for openvino: other.xml or other.onnx",
+        ),
+    ]:
+        with pytest.raises(error, match=message):
+            open_predictor(directory, engine, **options)
+    path = tmp_path / "inference.onnx"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DamagedFileError, match=r"inference\.onnx"):
+        EnginePredictor(directory, "onnxruntime")
+    os.unlink(tmp_path / "inference.manifest.json")
+    with pytest.raises(ValueError, match="onnxruntime cannot open the exported model"):
+        EnginePredictor(directory, "onnxruntime")
+
+
+@needs_converters
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("engine", ["paddle", "openvino"])
+def test_bfloat16(tmp_path, engine):
+    export(network(), tmp_path, (3, 8, 8), ALL, activation=None)
+    x = np.random.RandomState(0).standard_normal([4, 3, 8, 8]).astype("float32")
+    exact = open_predictor(str(tmp_path), engine)(x)
+    rounded = open_predictor(str(tmp_path), engine, precision="bf16")(x)
+    error = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 1e-6 < error < 2e-2
+
+
+def test_no_bfloat16_is_told(tmp_path, monkeypatch):
+    from paddle_attention.deploy import predictor
+
+    monkeypatch.setattr(predictor, "has_bfloat16", lambda: False)
+    with pytest.raises(ValueError, match="precision 'bf16': this processor has no instructions for it"):
+        InferencePredictor(str(tmp_path), precision="bf16")
+
+
+CONFIG = {
+    "Global": {"image_shape": [3, 32, 32]},
+    "Arch": {"name": "SE_ResNet18", "class_num": 3},
+    "Infer": {
+        "transforms": [
+            {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+            {"ResizeImage": {"resize_short": 36}},
+            {"CropImage": {"size": 32}},
+            {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0.5] * 3, "std": [0.5] * 3, "order": ""}},
+            {"ToCHWImage": None},
+        ],
+        "PostProcess": {"name": "Topk", "topk": 2, "class_id_map_file": None},
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("0 猫\n1 dog\n2 red panda\n", encoding="utf-8")
+    found = json.loads(json.dumps(CONFIG))
+    found["Infer"]["PostProcess"]["class_id_map_file"] = str(path)
+    return found
+
+
+def test_what_goes_with_an_export(tmp_path, config):
+    (tmp_path / "export").mkdir()
+    export(network(), tmp_path / "export", (3, 32, 32), ["paddle"], config=config)
+    written = yaml.safe_load((tmp_path / "export" / "inference.yml").read_text(encoding="utf-8"))
+    assert written["Global"] == {"model_name": "ResNet18"}
+    assert [next(iter(item)) for item in written["PreProcess"]["transform_ops"]] == [
+        "ResizeImage",
+        "CropImage",
+        "NormalizeImage",
+        "ToCHWImage",
+    ]
+    assert written["PreProcess"]["transform_ops"][2]["NormalizeImage"]["scale"] == 1 / 255
+    assert written["PostProcess"] == {"Topk": {"topk": 2, "label_list": ["猫", "dog", "red panda"]}}
+    assert InferencePredictor(str(tmp_path / "export")).verified  # the YAML is of the set
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"),
+    [
+        ({"name": "CBAM_ResNet50"}, "ResNet50"),
+        ({"name": "AttentionNet", "backbone": "MobileNetV3_large_x1_0"}, "MobileNetV3_large_x1_0"),
+        ({"name": "ResNet18_vd"}, "ResNet18_vd"),
+    ],
+)
+def test_the_name_that_paddlex_knows(arch, name):
+    assert inference_config({"Arch": arch}) == {"Global": {"model_name": name}}
+    named = {"Global": {"pdx_model_name": "PP-LCNet_x1_0"}, "Arch": arch}
+    assert inference_config(named) == {"Global": {"model_name": "PP-LCNet_x1_0"}}
+
+
+@pytest.mark.skipif(not HOME or OLD, reason="PADDLECLAS_HOME names no PaddleClas HEAD")
+def test_it_is_what_paddleclas_writes(workspace, tmp_path, config):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    code = (
+        "import json, sys; from paddle_attention import ppcls; ppcls.register(sys.argv[1]); ppcls.init_logger(); "
+        "from ppcls.utils.config import dump_infer_config; "
+        "dump_infer_config(json.load(open(sys.argv[2])), sys.argv[3])"
+    )
+    config["Global"]["pdx_model_name"] = "ResNet18"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    theirs = tmp_path / "theirs.yml"
+    workspace.run("-c", code, HOME, str(tmp_path / "config.json"), str(theirs))
+    assert inference_config(config) == yaml.safe_load(theirs.read_text(encoding="utf-8"))
+
+
+@needs_converters
+def test_commands(workspace, tmp_path):
+    """Train is not needed: weights of a start do."""
+    yaml_path = str(ROOT / "ppcls_configs/quick_start/se_resnet18_digits.yaml")
+    code = (
+        "import sys; from paddle_attention import ppcls; from paddle_attention.checkpoint import save_weights; "
+        "ppcls.register(); ppcls.init_logger(); config = ppcls.load_config(sys.argv[1]); "
+        "save_weights(ppcls.build_network(config, 'export').state_dict(), sys.argv[2])"
+    )
+    workspace.run("-c", code, yaml_path, str(tmp_path / "weights.pdparams"))
+    options = [
+        f"Global.pretrained_model={tmp_path / 'weights'}",
+        f"Global.save_inference_dir={tmp_path / 'out'}",
+    ]
+    overrides = [part for option in options for part in ("-o", option)]
+    command = ["-m", "paddle_attention", "export_model", "-c", yaml_path, *overrides]
+    done = workspace.run(*command, "--format", "onnx", "--format", "openvino", "--format", "paddle")
+    assert "openvino: relative error" in done.stdout
+    assert (tmp_path / "out" / "inference.yml").is_file()
+    predict = ["-m", "paddle_attention", "predict", "-c", yaml_path, *overrides]
+    found = [
+        [
+            line
+            for line in workspace.run(*predict, "--engine", engine).stdout.splitlines()
+            if "digits/" in line
+        ]
+        for engine in ("paddle", "onnxruntime", "openvino")
+    ]
+    assert found[0]
+    for lines in found[1:]:
+        assert [line.rpartition(" ")[0] for line in lines] == [line.rpartition(" ")[0] for line in found[0]]
+    failed = workspace.run(*predict, "--engine", "onnxruntime", "--precision", "bf16", check=False)
+    assert failed.returncode == 2
+    assert "ONNX Runtime has none on the CPU" in failed.stdout
+
+
+def test_formats_are_in_the_parser():
+    from paddle_attention.cli import parser
+
+    assert tuple(FORMATS) == parser._FORMATS
