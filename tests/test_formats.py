@@ -79,6 +79,7 @@ OTHER_FORMS = [
     ("FcaLayer", {"reduction": 4, "freq_sel_method": "top4"}),
     ("SpatialTransformer", {}),
     ("PyramidOC", {"sizes": [1, 2]}),
+    ("ShuffleAttention", {"groups": 2}),
 ]
 
 

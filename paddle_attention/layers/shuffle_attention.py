@@ -17,7 +17,7 @@ from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_divides
 from ._init import constant
-from ._ops import size_of
+from ._ops import is_deployed, size_of
 
 __all__ = ["ShuffleAttention"]
 
@@ -76,6 +76,16 @@ class ShuffleAttention(AttentionLayer):
         self.sbias = self.create_parameter(shape, attr=constant(bias))
         self.gn = nn.GroupNorm(half, half, epsilon=1e-5)
 
+    def _normalised(self, x: Tensor) -> Tensor:
+        """Each map with mean 0 and variance 1, then the affine transformation of ``gn``."""
+        if not is_deployed(self):
+            return self.gn(x)
+        # paddle2onnx gives wrong numbers for this normalisation of maps of a free size.
+        centred = x - F.adaptive_avg_pool2d(x, 1)
+        variance = F.adaptive_avg_pool2d(centred * centred, 1)
+        weight, bias = (p.reshape([1, -1, 1, 1]) for p in (self.gn.weight, self.gn.bias))
+        return centred * (weight * paddle.rsqrt(variance + self.gn._epsilon)) + bias
+
     def _gates(self, x: Tensor) -> tuple[Tensor, ...]:
         """The groups' halves and their gates, with groups in the batch."""
         height, width = size_of(x, (2, 3))
@@ -83,7 +93,7 @@ class ShuffleAttention(AttentionLayer):
         x = x.reshape([-1, 2 * half, height, width])
         first, second = x[:, :half], x[:, half:]
         channel = F.sigmoid(self.cweight * F.adaptive_avg_pool2d(first, 1) + self.cbias)
-        spatial = F.sigmoid(self.sweight * self.gn(second) + self.sbias)
+        spatial = F.sigmoid(self.sweight * self._normalised(second) + self.sbias)
         return (first, channel), (second, spatial)
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
