@@ -33,6 +33,8 @@ TEST = [
 # Converters and engines beside Paddle Inference; paddle2onnx needs Paddle 3.
 ONNX = ["paddle2onnx==2.1.0", "onnx<=1.17", "onnxruntime"]
 OPENVINO = [*ONNX, "openvino"]
+# Another OpenCV than PaddleClas': an environment of its own.
+PADDLEX = [*CPU, "paddlex[cv,serving]==3.7.2"]
 DOCS = ["sphinx", "myst-nb", "furo", "jieba", "sphinx-mathjax-offline"]
 
 
@@ -69,6 +71,7 @@ setup(
         "docs": DOCS,
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "paddlex": PADDLEX,
         "all": [*CPU, *PPCLS, *TEST],
     },
     entry_points={"console_scripts": ["paddle_attention = paddle_attention.cli:main"]},
