@@ -31,7 +31,7 @@ TEST = [
     "types-tqdm",
 ]
 # Converters and engines beside Paddle Inference; paddle2onnx needs Paddle 3.
-ONNX = ["paddle2onnx==2.1.0", "onnx<=1.17", "onnxruntime"]
+ONNX = ["paddle2onnx==2.1.0", "onnx<=1.17", "onnxruntime", "ml_dtypes<0.5"]
 OPENVINO = [*ONNX, "openvino"]
 # Another OpenCV than PaddleClas': an environment of its own.
 PADDLEX = [*CPU, "paddlex[cv,serving]==3.7.2"]

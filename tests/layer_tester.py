@@ -306,7 +306,7 @@ class LayerTester:
             for _attempt in range(3):  # see export: the converter is wrong in some runs
                 errors = {}
                 for name in ("onnx", "openvino"):
-                    FORMATS[name].make(prefix)
+                    FORMATS[name].make(prefix, None)
                     outputs = run_engine(FORMATS[name].engine, prefix + FORMATS[name].endings[-1], images)
                     errors.update(
                         {

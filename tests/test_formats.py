@@ -20,8 +20,8 @@ from paddle_attention.deploy import (
     InferencePredictor,
     export_inference_model,
     open_predictor,
+    verification,
 )
-from paddle_attention.deploy import export as export_module
 from paddle_attention.deploy import formats as formats_module
 from paddle_attention.deploy.inference_config import inference_config
 from paddle_attention.deploy.predictor import has_bfloat16
@@ -115,7 +115,7 @@ def test_a_wrong_conversion_is_tried_again(tmp_path, monkeypatch):
         outputs = real(engine, path, images, *options)
         return {k: v * (1.1 if len(calls) < wrong else 1.0) for k, v in outputs.items()}
 
-    monkeypatch.setattr(export_module, "run_engine", sometimes)
+    monkeypatch.setattr(verification, "run_engine", sometimes)
     wrong = 3
     _, lines = export(network(), tmp_path, activation=None)
     assert len(calls) == 3
@@ -162,7 +162,7 @@ def test_an_engine_that_dies_is_an_error(tmp_path, monkeypatch):
     [
         ([], "formats must be a list of some of paddle, onnx, openvino"),
         ("onnx", "formats must be a list"),
-        (["tensorrt"], "formats must be some of paddle, onnx, openvino, but got 'tensorrt'"),
+        (["tensorrt"], "formats must be some of paddle, onnx, openvino, int8, but got 'tensorrt'"),
     ],
 )
 def test_bad_formats(tmp_path, formats, message):
@@ -203,7 +203,7 @@ def test_predictors_refuse(tmp_path):
             "openvino",
             {"precision": "fp64"},
             ValueError,
-            "precision must be one of fp32, bf16, but got 'fp64'",
+            "precision must be one of fp32, bf16, int8, but got 'fp64'",
         ),
         ("paddle", {}, FileNotFoundError, "holds no exported model"),
         (
@@ -354,3 +354,79 @@ def test_formats_are_in_the_parser():
     from paddle_attention.cli import parser
 
     assert tuple(FORMATS) == parser._FORMATS
+
+
+class Colours(nn.Layer):
+    """Which colour an image has most of, by a network that has learned nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.attention = nn.Conv2D(3, 3, 1), SEBlock(3, 1)
+        self.conv.weight.set_value(paddle.eye(3).reshape([3, 3, 1, 1]))
+
+    def forward(self, x):
+        return self.attention(self.conv(x)).mean([2, 3])
+
+
+def coloured(n):
+    random = np.random.RandomState(0)
+    images = random.standard_normal([n, 3, 8, 8]).astype("float32")
+    return images + np.eye(3, dtype="float32")[random.randint(0, 3, n)][:, :, None, None]
+
+
+@needs_converters
+def test_int8(tmp_path):
+    errors, lines = export(
+        Colours(), tmp_path, (3, 8, 8), ["int8"], activation=None, calibration=coloured(64)
+    )
+    ((key, changed),) = errors.items()
+    assert key == (32, "int8")
+    assert changed <= 0.02
+    assert any("of 32 images have the live network's class" in line for line in lines)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"inference.int8.onnx", "inference.manifest.json"}
+    manifest = json.loads((tmp_path / "inference.manifest.json").read_text())
+    assert manifest["formats"]["int8"]["agreement"] == 1 - changed
+    images, model = coloured(16), Colours()
+    model.eval()
+    for engine in ("onnxruntime", "openvino"):
+        assert open_predictor(str(tmp_path), engine, precision="int8")(images).shape == (16, 3)
+        with pytest.raises(FileNotFoundError, match=f"no model for {engine}"):
+            open_predictor(str(tmp_path), engine)
+    with pytest.raises(ValueError, match="Paddle Inference has none; use engine onnxruntime or openvino"):
+        open_predictor(str(tmp_path), "paddle", precision="int8")
+
+
+@needs_converters
+def test_int8_that_changes_classes_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(
+        ExportError, match="needs at least 32 photographs to calibrate on and to be judged by, but got 0"
+    ):
+        export(Colours(), tmp_path, (3, 8, 8), ["int8"])
+    real = verification.run_engine
+
+    def turned(*arguments):
+        return {k: np.roll(v, 1, axis=1) for k, v in real(*arguments).items()}
+
+    monkeypatch.setattr(verification, "run_engine", turned)
+    with pytest.raises(
+        ExportError, match=r"0 of 32 images have .* 98\.0% is asked for: calibrate on more images"
+    ):
+        export(Colours(), tmp_path, (3, 8, 8), ["int8"], activation=None, calibration=coloured(64))
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_converters
+@pytest.mark.parametrize("name", ["SE", "CBAM", "ECA"])
+def test_gates_stay_in_float(tmp_path, name):
+    """None of their convolutions is quantised; the network's own all are."""
+    import onnx
+
+    options = {"activation": None, "calibration": coloured(64), "min_agreement": 0}
+    export(network(build_attention(name, 16)), tmp_path, (3, 8, 8), ["int8"], **options)
+    graph = onnx.load(str(tmp_path / "inference.int8.onnx")).graph
+    made = {output: node.op_type for node in graph.node for output in node.output}
+    products = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    quantised = [node for node in products if made.get(node.input[0]) == "DequantizeLinear"]
+    assert len(quantised) == 2  # the first convolution and the classifier
+    assert len(products) > 2

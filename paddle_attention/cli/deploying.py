@@ -38,6 +38,8 @@ def do_export_model(options: argparse.Namespace) -> None:
         formats=list(dict.fromkeys(options.format or ["paddle"])),
         images=_photographs(config),
         config=config,
+        calibration=_calibration(config, options.calibration) if "int8" in (options.format or ()) else None,
+        min_agreement=options.min_agreement,
     )
     logger.info(f"Export succeeded! The inference model is in {os.path.abspath(directory)}")
 
@@ -61,6 +63,20 @@ def _photographs(config: dict[str, Any], most: int = 4) -> Any:
         )
         return None
     return images
+
+
+def _calibration(config: dict[str, Any], most: int) -> Any:
+    """Images of ``DataLoader.Eval``, evenly spread over its list, prepared."""
+    import numpy as np
+
+    from ..config import ConfigError
+    from ..engine import build_loader
+
+    if not (config.get("DataLoader") or {}).get("Eval"):
+        raise ConfigError("DataLoader.Eval: missing, but needed to calibrate int8")
+    dataset = build_loader(config, "Eval").dataset
+    count = min(most, len(dataset))
+    return np.stack([dataset[i * len(dataset) // count][0] for i in range(count)])
 
 
 def _activation(config: dict[str, Any]) -> str | None:

@@ -22,7 +22,7 @@ _SOURCE = "https://github.com/PaddlePaddle/PaddleClas.git"
 _COMMIT = "d178931fca432204e6b7422bac4f92e09ff22fa4"
 
 
-_FORMATS = ("paddle", "onnx", "openvino")  # of deploy/formats.py
+_FORMATS = ("paddle", "onnx", "openvino", "int8")  # of deploy/formats.py
 
 
 def _positive(text: str) -> int:
@@ -210,6 +210,20 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         choices=_FORMATS,
         help="what to write; may be repeated (default: paddle)",
     )
+    parser.add_argument(
+        "--calibration",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="images of DataLoader.Eval for int8: half to calibrate on, half to judge by (%(default)s)",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=_fraction,
+        default=0.98,
+        metavar="SHARE",
+        help="of the images whose class int8 must leave as it is (%(default)s)",
+    )
 
 
 def _engine_options(parser: argparse.ArgumentParser) -> None:
@@ -217,7 +231,10 @@ def _engine_options(parser: argparse.ArgumentParser) -> None:
         "--engine", default="paddle", choices=("paddle", "onnxruntime", "openvino"), help="(%(default)s)"
     )
     parser.add_argument(
-        "--precision", default="fp32", choices=("fp32", "bf16"), help="of the computation (%(default)s)"
+        "--precision",
+        default="fp32",
+        choices=("fp32", "bf16", "int8"),
+        help="of the computation (%(default)s)",
     )
 
 

@@ -2,11 +2,13 @@
 
 python _conversion.py onnx PROGRAM WEIGHTS TARGET OPSET
 python _conversion.py openvino ONNX TARGET
+python _conversion.py int8 ONNX TARGET IMAGES
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +32,16 @@ _OLD_NAMES = {
     "flatten": "flatten_contiguous_range",
     "batch_norm_": "batch_norm",
 }
+# Where the way back from a gate reaches the network: statistics are taken of a map there.
+_MAPS = (
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "AveragePool",
+    "MaxPool",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceSum",
+)
 _PLUMBING = ("data", "fetch", "feed")
 
 
@@ -76,12 +88,80 @@ def to_openvino(source: str, target: str) -> None:
     openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
 
 
+def to_int8(source: str, target: str, images: str) -> None:
+    """Quantise the convolutions and matrix products of an ONNX file, but for those of gates.
+
+    Activations are calibrated on the array ``images`` (.npy) one image at a time; weights are quantised channel by channel.
+    A gate's layers work on pooled vectors and cost nothing, and what they lose is multiplied into the whole map: they stay
+    in float.
+    """
+    import numpy as np
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = target + ".prepared"
+    quant_pre_process(
+        source, prepared, skip_symbolic_shape=True
+    )  # which folds normalisation into convolutions
+    array = np.load(images)
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self, name: str) -> None:
+            self.batches = iter([{name: array[i : i + 1]} for i in range(len(array))])
+
+        def get_next(self) -> Any:
+            return next(self.batches, None)
+
+    import onnx
+
+    graph = onnx.load(prepared).graph
+    quantization.quantize_static(
+        prepared,
+        target,
+        Reader(graph.input[0].name),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        nodes_to_exclude=gate_nodes(graph),
+    )
+    os.unlink(prepared)
+
+
+def gate_nodes(graph: Any) -> list[str]:
+    """Names of the convolutions and products whose result, through a sigmoid or a softmax, is multiplied with a map."""
+    makers = {name: node for node in graph.node for name in node.output}
+    widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    found: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("Sigmoid", "Softmax", "HardSigmoid", "Tanh"):
+            pending = list(node.input)
+            while pending:
+                maker = makers.get(pending.pop())
+                if maker is None or maker.name in found or maker.op_type in _MAPS:
+                    continue
+                if (
+                    maker.op_type == "Concat"
+                ):  # of statistics; a mean over channels is a convolution of one channel
+                    statistics = [makers[name] for name in maker.input if name in makers]
+                    found |= {
+                        n.name for n in statistics if n.op_type == "Conv" and widths.get(n.input[1]) == 1
+                    }
+                    continue
+                found.add(maker.name)
+                pending += maker.input
+    return sorted(n.name for n in graph.node if n.name in found and n.op_type in ("Conv", "Gemm", "MatMul"))
+
+
 def main(kind: str, *arguments: str) -> None:
     if kind == "onnx":
         program, weights, target, opset = arguments
         to_onnx(program, weights, target, int(opset))
-    else:
+    elif kind == "openvino":
         to_openvino(*arguments)
+    else:
+        to_int8(*arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import copy
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +15,12 @@ from paddle.static import InputSpec
 
 from .. import files
 from ..insertion import check_attention
-from .comparing import images_to_compare, live_outputs, relative_error
-from .formats import FORMATS, ExportError, check_formats, run_engine
+from .formats import FORMATS, ExportError, check_formats
 from .inference_config import write_inference_config
-from .predictor import InferencePredictor
+from .verification import Task, make_and_check
 
 _CONFIG = ".yml"
-_ATTEMPTS = 3  # paddle2onnx reads some numbers wrong in some runs, and right in the next
+_CALIBRATION = 32  # images
 ENDINGS = tuple(ending for kind in FORMATS.values() for ending in kind.endings)
 _ACTIVATIONS: dict[str | None, Callable[[], nn.Layer]] = {
     "softmax": lambda: nn.Softmax(axis=-1),
@@ -46,32 +44,6 @@ class _Exported(nn.Layer):
         return self.activation(y)
 
 
-@dataclass(frozen=True)
-class _Export:
-    """What an export is asked to do; see :func:`export_inference_model`."""
-
-    directory: str
-    prefix: str
-    image_shape: Sequence[int]
-    activation: str | None
-    tolerance: float
-    batch_sizes: Sequence[int]
-    onednn: Sequence[bool]
-    report: Callable[[str], None]
-    formats: Sequence[str]
-    images: np.ndarray | None
-    config: Mapping[str, Any] | None
-
-    @property
-    def workdir(self) -> str:
-        # The name is always the same: what a dead export has left is removed by the next.
-        return os.path.join(self.directory, f".{self.prefix}.export")
-
-    @property
-    def work(self) -> str:
-        return os.path.join(self.workdir, self.prefix)
-
-
 def export_inference_model(
     network: nn.Layer,
     directory: str,
@@ -85,6 +57,8 @@ def export_inference_model(
     formats: Sequence[str] = ("paddle",),
     images: np.ndarray | None = None,
     config: Mapping[str, Any] | None = None,
+    calibration: np.ndarray | None = None,
+    min_agreement: float = 0.98,
 ) -> dict[tuple[int, Any], float]:
     """Write a network for Paddle Inference, ONNX Runtime or OpenVINO.
 
@@ -107,14 +81,18 @@ def export_inference_model(
             True for a network that it cannot run.
         report (callable): gets one line for every comparison.
         formats (sequence of str): ``'paddle'`` (``.json`` or, with Paddle 2, ``.pdmodel``, and ``.pdiparams``),
-            ``'onnx'`` and ``'openvino'`` (``.xml`` and ``.bin``); the last two need Paddle 3.
+            ``'onnx'``, ``'openvino'`` (``.xml`` and ``.bin``) and ``'int8'`` (``.int8.onnx``, quantised, for ONNX
+            Runtime and OpenVINO); all but the first need Paddle 3.
         images (numpy.ndarray, optional): prepared photographs ``[n, C, H, W]`` to compare on as well.
+        calibration (numpy.ndarray, optional): for ``'int8'``, prepared photographs ``[n, C, H, W]`` of the kind that the
+            network is for, at least 32: it is calibrated on every other one and judged by the rest.
+        min_agreement (float): the share of these whose class must be the live network's.
         config (dict, optional): the parsed YAML; what it says of preprocessing and classes is written to
             ``<prefix>.yml`` as PaddleClas and PaddleX read it.
 
     Returns:
         dict: ``{(batch size, how): relative error}``, where ``how`` is, for Paddle Inference, whether with
-        oneDNN, else the format.
+        oneDNN, else the format; for ``'int8'`` the share of images that have another class.
 
     Raises:
         ExportError: if attention that was inserted no longer runs, a converter cannot convert the network, an error
@@ -125,7 +103,7 @@ def export_inference_model(
     if activation not in _ACTIVATIONS:
         raise ValueError(f"activation must be 'softmax', 'sigmoid' or None, but got {activation!r}")
     made = check_formats(formats)
-    task = _Export(
+    task = Task(
         directory,
         prefix,
         image_shape,
@@ -137,7 +115,10 @@ def export_inference_model(
         formats,
         images,
         config,
+        calibration,
+        min_agreement,
     )
+    _check_calibration(task)
     _check_attention(network, image_shape)
     live = _finish(copy.deepcopy(network), activation)
     exported = copy.deepcopy(network)
@@ -155,11 +136,21 @@ def export_inference_model(
                 paddle.jit.save(static, task.work)
                 if config is not None:
                     write_inference_config(config, task.work + _CONFIG)
-            errors = _make_and_check(task, live, made)
+            errors = make_and_check(task, live, made)
             _publish(task, errors)
         finally:
             shutil.rmtree(task.workdir, ignore_errors=True)
-    return errors
+    judged = 0 if calibration is None else len(calibration) // 2
+    return {**errors, **{(judged, name): 1 - share for name, share in task.agreement.items()}}
+
+
+def _check_calibration(task: Task) -> None:
+    count = 0 if task.calibration is None else len(task.calibration)
+    if "int8" in task.formats and count < _CALIBRATION:
+        raise ExportError(
+            f"format 'int8' needs at least {_CALIBRATION} photographs to calibrate on and to be judged by, but got "
+            f"{count}; give calibration, or DataLoader.Eval in the YAML"
+        )
 
 
 def _check_attention(network: nn.Layer, image_shape: Sequence[int]) -> None:
@@ -180,88 +171,7 @@ def _finish(network: nn.Layer, activation: str | None) -> nn.Layer:
     return network
 
 
-def _make_and_check(task: _Export, live: nn.Layer, made: Sequence[str]) -> dict[tuple[int, Any], float]:
-    """Make all formats in the working directory and compare those that are asked for; raises ExportError."""
-    batches = [
-        (n, images, live_outputs(live, images))
-        for n, images in images_to_compare(task.image_shape, task.batch_sizes, task.images)
-    ]
-    errors: dict[tuple[int, Any], float] = {}
-    for name in made:
-        try:
-            errors.update(_convert(task, name, batches))
-        except (RuntimeError, ValueError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            what = (
-                "Paddle Inference cannot run the exported network" if name == "paddle" else f"format {name}"
-            )
-            raise ExportError(f"{what} ({reason}); nothing was written to {task.directory}") from error
-    worst = max(errors, key=lambda key: np.inf if np.isnan(errors[key]) else errors[key])
-    if not errors[worst] <= task.tolerance:
-        which = "" if isinstance(worst[1], bool) else f" as {worst[1]}"
-        raise ExportError(
-            f"the exported network{which} differs from the live one by {errors[worst]:.1e} relative, more than "
-            f"{task.tolerance:.0e}; nothing was written to {task.directory}"
-        )
-    return errors
-
-
-_Batches = Sequence[tuple[int, np.ndarray, np.ndarray]]
-
-
-def _convert(task: _Export, name: str, batches: _Batches) -> dict[tuple[int, Any], float]:
-    """Make one format and compare it, if it is asked for; a converter that was wrong gets another try."""
-    make = FORMATS[name].make
-    if make is None:
-        return _compare_paddle(task, name, batches) if name in task.formats else {}
-    errors: dict[tuple[int, Any], float] = {}
-    for attempt in range(1, _ATTEMPTS + 1):
-        make(task.work)
-        errors = _compare(task, name, batches) if name in task.formats else {}
-        if all(error <= task.tolerance for error in errors.values()):
-            break
-        if attempt < _ATTEMPTS:
-            task.report(f"export check: {name} is wrong; converting again, {attempt + 1} of {_ATTEMPTS}")
-    return errors
-
-
-def _compare_paddle(task: _Export, name: str, batches: _Batches) -> dict[tuple[int, Any], float]:
-    errors: dict[tuple[int, Any], float] = {}
-    for onednn in task.onednn:
-        predictor = InferencePredictor(task.workdir, task.prefix, onednn=onednn)
-        results = [(n, predictor(images), expected) for n, images, expected in batches]
-        _note(task, f"oneDNN {'on ' if onednn else 'off'}", onednn, results, errors)
-    return errors
-
-
-def _compare(task: _Export, name: str, batches: _Batches) -> dict[tuple[int, Any], float]:
-    kind = FORMATS[name]
-    errors: dict[tuple[int, Any], float] = {}
-    images = {str(i): batch for i, (_, batch, _) in enumerate(batches)}
-    outputs = run_engine(kind.engine, task.work + kind.endings[-1], images)
-    results = [(n, outputs[str(i)], expected) for i, (n, _, expected) in enumerate(batches)]
-    _note(task, kind.engine, name, results, errors)
-    return errors
-
-
-def _note(
-    task: _Export,
-    how: str,
-    key: Any,
-    results: Sequence[tuple[int, np.ndarray, np.ndarray]],
-    errors: dict[tuple[int, Any], float],
-) -> None:
-    """Report the relative error of every batch size, the largest of its batches, and put it into ``errors``."""
-    found: dict[int, list[float]] = {}
-    for n, got, expected in results:
-        found.setdefault(n, []).append(relative_error(got, expected, task.activation))
-    for n, values in found.items():
-        error = float(np.max(values))  # not a number, if one of them is none
-        errors[n, key] = error
-        task.report(f"export check: batch {n}, {how}: relative error {error:.1e}")
-
-
-def _publish(task: _Export, errors: dict[tuple[int, Any], float]) -> None:
+def _publish(task: Task, errors: dict[tuple[int, Any], float]) -> None:
     """Make the files in the working directory the exported model of the directory, in one instant."""
     target = os.path.join(task.directory, task.prefix)
     files.recover(target, owner=True)
@@ -271,7 +181,7 @@ def _publish(task: _Export, errors: dict[tuple[int, Any], float]) -> None:
     staged = [target + ending + files.STAGED for ending in present]
     facts = {
         "paddle": paddle.__version__,
-        "relative_error": max(errors.values()),
+        "relative_error": max(errors.values(), default=None),
         "activation": task.activation,
         "image_shape": list(task.image_shape),
         "formats": {name: _facts(task, name, errors) for name in task.formats},
@@ -285,7 +195,9 @@ def _publish(task: _Export, errors: dict[tuple[int, Any], float]) -> None:
             os.unlink(target + ending)
 
 
-def _facts(task: _Export, name: str, errors: Mapping[tuple[int, Any], float]) -> dict[str, Any]:
+def _facts(task: Task, name: str, errors: Mapping[tuple[int, Any], float]) -> dict[str, Any]:
     """What the manifest says of a format: its error, and the versions that made it and ran it."""
+    if name in task.agreement:
+        return {"agreement": task.agreement[name], "versions": FORMATS[name].versions()}
     own = [e for (_, how), e in errors.items() if how == name or (name == "paddle" and isinstance(how, bool))]
     return {"relative_error": max(own), "versions": FORMATS[name].versions()}

@@ -20,6 +20,7 @@ import numpy as np
 import paddle
 
 OPSET = 17
+_INT8 = ".int8.onnx"
 _PATIENCE = 600  # seconds for one conversion
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _COMPLAINT = re.compile(r"\[ERROR\]\s*\[Paddle2ONNX\]\s*(.*)")
@@ -29,13 +30,22 @@ class ExportError(ValueError):
     """The exported network does not compute what the live one does."""
 
 
-def _make_onnx(prefix: str) -> None:
+def _make_onnx(prefix: str, images: np.ndarray | None) -> None:
     program = prefix + ".json"
     _convert("onnx", program, prefix + ".pdiparams", prefix + ".onnx", str(OPSET))
 
 
-def _make_openvino(prefix: str) -> None:
+def _make_openvino(prefix: str, images: np.ndarray | None) -> None:
     _convert("openvino", prefix + ".onnx", prefix + ".xml")
+
+
+def _make_int8(prefix: str, images: np.ndarray | None) -> None:
+    path = prefix + ".calibration.npy"
+    np.save(path, np.asarray(images, "float32"))
+    try:
+        _convert("int8", prefix + ".onnx", prefix + _INT8, path)
+    finally:
+        os.unlink(path)
 
 
 @dataclass(frozen=True)
@@ -47,14 +57,16 @@ class Format:
         engine (str): that runs it, and with which it is compared.
         of (str or None): the format that it is made of.
         modules (tuple of str): packages that making and comparing it needs.
-        make (callable or None): writes the files, of a path without ending.
+        make (callable or None): writes the files, of a path without ending and images to calibrate on.
+        exact (bool): whether its outputs equal the live network's but for rounding.
     """
 
     endings: tuple[str, ...]
     engine: str
     of: str | None = None
     modules: tuple[str, ...] = ()
-    make: Callable[[str], None] | None = None
+    make: Callable[[str, np.ndarray | None], None] | None = None
+    exact: bool = True
 
     def versions(self) -> dict[str, str]:
         """Of the packages that make and compare it."""
@@ -65,6 +77,9 @@ FORMATS = {
     "paddle": Format((".pdiparams.info", ".pdiparams", ".pdmodel", ".json"), "paddle"),
     "onnx": Format((".onnx",), "onnxruntime", "paddle", ("paddle2onnx", "onnxruntime"), _make_onnx),
     "openvino": Format((".bin", ".xml"), "openvino", "onnx", ("paddle2onnx", "openvino"), _make_openvino),
+    "int8": Format(
+        (_INT8,), "onnxruntime", "onnx", ("paddle2onnx", "onnxruntime", "ml_dtypes"), _make_int8, exact=False
+    ),
 }
 
 
@@ -87,7 +102,8 @@ def check_formats(formats: Sequence[str]) -> list[str]:
         needed += [n for n in chain if n not in needed]
         for module in FORMATS[name].modules:
             if importlib.util.find_spec(module) is None:
-                raise ExportError(f"format {name!r} needs {module}: pip install 'paddle_attention[{name}]'")
+                extra = "openvino" if name == "openvino" else "onnx"
+                raise ExportError(f"format {name!r} needs {module}: pip install 'paddle_attention[{extra}]'")
     if len(needed) > 1 and int(paddle.__version__.split(".")[0]) < 3:
         raise ExportError(
             f"formats {', '.join(formats)}: paddle2onnx needs Paddle 3 or newer, but this is {paddle.__version__}; "
@@ -99,7 +115,7 @@ def check_formats(formats: Sequence[str]) -> list[str]:
 def _convert(kind: str, *arguments: str) -> None:
     """Run a conversion in a process of its own; raises ExportError with what the converter complains of."""
     _run("_conversion.py", [kind, *arguments], f"the conversion to {kind}")
-    if not os.path.isfile(arguments[2] if kind == "onnx" else arguments[1]):
+    if not os.path.isfile(arguments[2 if kind == "onnx" else 1]):
         raise ExportError(f"the conversion to {kind} has written nothing")
 
 

@@ -13,10 +13,11 @@ import paddle.inference
 from ..files import verify
 from ._engines import ENGINES
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # of /proc/cpuinfo: with neither it is emulated, slowly
 # The files that an engine opens, the better first.
 _FILES = {"onnxruntime": (".onnx",), "openvino": (".xml", ".onnx")}
+_INT8 = (".int8.onnx",)  # of either
 
 
 def model_files(
@@ -89,6 +90,10 @@ class InferencePredictor(_Predictor):
         precision: str = "fp32",
     ) -> None:
         super().__init__(directory, prefix, precision)
+        if precision == "int8":
+            raise ValueError(
+                "precision 'int8': Paddle Inference has none; use engine onnxruntime or openvino"
+            )
         if precision == "bf16" and (gpu or not onednn):
             raise ValueError("precision 'bf16' of Paddle Inference needs oneDNN on the CPU")
         endings = (".json", ".pdmodel") if self.manifest is None else self.manifest["files"]
@@ -130,7 +135,8 @@ class EnginePredictor(_Predictor):
         engine (str): ``'onnxruntime'`` or ``'openvino'``.
         prefix (str): the files' name without ending.
         threads (int, optional): CPU threads. Default: ``OMP_NUM_THREADS``, else all cores.
-        precision (str): ``'fp32'``, or ``'bf16'`` with OpenVINO on a processor that has it.
+        precision (str): ``'fp32'``, ``'int8'`` (of that format's file), or ``'bf16'`` with OpenVINO on a
+            processor that has it.
 
     Raises:
         FileNotFoundError: if the files are not there.
@@ -148,19 +154,20 @@ class EnginePredictor(_Predictor):
     ) -> None:
         if engine not in _FILES:
             raise ValueError(f"engine must be one of {', '.join(_FILES)}, but got {engine!r}")
-        if engine == "onnxruntime" and precision != "fp32":
+        if engine == "onnxruntime" and precision == "bf16":
             raise ValueError(
                 f"precision {precision!r}: ONNX Runtime has none on the CPU; use OpenVINO or fp32"
             )
         super().__init__(directory, prefix, precision)
         if importlib.util.find_spec(engine) is None:
             raise ValueError(f"engine {engine!r} is not installed: pip install {engine}")
-        written = _FILES[engine] if self.manifest is None else self.manifest["files"]
-        paths = [os.path.join(directory, prefix + e) for e in _FILES[engine] if e in written]
+        endings = _INT8 if precision == "int8" else _FILES[engine]
+        written = endings if self.manifest is None else self.manifest["files"]
+        paths = [os.path.join(directory, prefix + e) for e in endings if e in written]
         path = next(filter(os.path.isfile, paths), None)
         if path is None:
-            names = " or ".join(prefix + ending for ending in _FILES[engine])
-            kind = "openvino" if engine == "openvino" else "onnx"
+            names = " or ".join(prefix + ending for ending in endings)
+            kind = "int8" if precision == "int8" else "openvino" if engine == "openvino" else "onnx"
             raise FileNotFoundError(
                 f"{directory!r} holds no model for {engine}: {names}; export with --format {kind}"
             )

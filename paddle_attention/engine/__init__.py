@@ -7,6 +7,7 @@ checkpoints and log lines, and refuses what it cannot honour.
 
 from ..config import ConfigError, check_config, move_class_num
 from ..preprocess import TopkPostProcess, build_transforms, list_images, read_batches
+from .data import build_loader
 from .engine import Engine
 from .recipe import check_recipe
 
@@ -14,6 +15,7 @@ __all__ = [
     "ConfigError",
     "Engine",
     "TopkPostProcess",
+    "build_loader",
     "build_transforms",
     "check_config",
     "check_recipe",
