@@ -182,8 +182,8 @@ def do_recipes(options: argparse.Namespace) -> None:
             print(f"{path}: {reason or 'ok'}")
     if options.paddleclas:
         own = {}
-        arguments = options.directory, options.paddleclas, list(reasons), options.workers, options.results
-        for path, reason in own_reasons(*arguments):
+        arguments = options.directory, options.paddleclas, list(reasons), options.workers, options.limit
+        for path, reason in own_reasons(*arguments, options.results):
             own[path] = reason
             logger.info(f"{len(own)}/{len(reasons)} {path}: {reason or 'starts training'}")
     text = document(reasons, own)

@@ -125,7 +125,10 @@ def _checkout_commands(subparsers: Any) -> None:
         help="also start each with attention added, on a few generated images, in this source tree's engine "
         "(some seconds each)",
     )
-    sub.add_argument("--workers", type=int, default=1, help="processes at a time (%(default)s)")
+    sub.add_argument("--workers", type=_positive, default=1, help="processes at a time (%(default)s)")
+    sub.add_argument(
+        "--limit", type=_positive, default=300, metavar="SECONDS", help="for one YAML (%(default)s)"
+    )
     sub.add_argument(
         "--results", metavar="FILE", help="JSON of what is done with --paddleclas, to go on from"
     )

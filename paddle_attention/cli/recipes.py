@@ -55,7 +55,7 @@ def _reason(path: str) -> str:
 
 
 def own_reasons(
-    folder: str, tree: str, paths: list[str], workers: int, results: str | None
+    folder: str, tree: str, paths: list[str], workers: int, limit: int, results: str | None
 ) -> Iterator[tuple[str, str]]:
     """Every one of ``paths``, relative to ``folder``, and ``''`` or why PaddleClas' own engine does not start it.
 
@@ -64,6 +64,7 @@ def own_reasons(
         tree (str): PaddleClas' source tree.
         paths (list of str): relative to ``folder``.
         workers (int): processes at a time.
+        limit (int): seconds for one.
         results (str, optional): a JSON file of what is done, to go on from.
     """
     done: dict[str, str] = {}
@@ -72,7 +73,7 @@ def own_reasons(
             done = json.load(file)
     yield from ((path, done[path]) for path in paths if path in done)
     todo = {os.path.abspath(os.path.join(folder, path)): path for path in paths if path not in done}
-    for whole, reason in training_starts(tree, list(todo), workers):
+    for whole, reason in training_starts(tree, list(todo), workers, limit):
         done[todo[whole]] = reason
         if results:
             content = json.dumps(dict(sorted(done.items())), indent=1).encode()

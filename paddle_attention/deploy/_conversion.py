@@ -2,7 +2,7 @@
 
 python _conversion.py onnx PROGRAM WEIGHTS TARGET OPSET
 python _conversion.py openvino ONNX TARGET
-python _conversion.py int8 ONNX TARGET IMAGES
+python _conversion.py int8 ONNX TARGET IMAGES [everything]
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def to_openvino(source: str, target: str) -> None:
     openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
 
 
-def to_int8(source: str, target: str, images: str) -> None:
-    """Quantise the convolutions and matrix products of an ONNX file, but for those of gates.
+def to_int8(source: str, target: str, images: str, what: str = "") -> None:
+    """Quantise the convolutions and matrix products of an ONNX file, but for those of gates unless ``what`` is 'everything'.
 
     Activations are calibrated on the array ``images`` (.npy) one image at a time; weights are quantised channel by channel.
     A gate's layers work on pooled vectors and cost nothing, and what they lose is multiplied into the whole map: they stay
@@ -124,7 +124,7 @@ def to_int8(source: str, target: str, images: str) -> None:
         per_channel=True,
         activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
-        nodes_to_exclude=gate_nodes(graph),
+        nodes_to_exclude=[] if what == "everything" else gate_nodes(graph),
     )
     os.unlink(prepared)
 
