@@ -91,7 +91,9 @@ def test_forms_that_convert(tmp_path, name, arguments, shape):
     for parameter in layer.parameters():  # those that start from 0 would hide errors
         if float(parameter.abs().max()) == 0:
             parameter.set_value(paddle.rand(parameter.shape) * 0.3)
-    errors, _ = export(network(layer), tmp_path, shape, ["onnx", "openvino"], activation=None)
+    errors, _ = export(
+        network(layer), tmp_path, shape, ["onnx"], activation=None
+    )  # OpenVINO: see the shared tester
     assert max(errors.values()) < 1e-4
 
 
@@ -340,11 +342,10 @@ def test_commands(workspace, tmp_path):
             for line in workspace.run(*predict, "--engine", engine).stdout.splitlines()
             if "digits/" in line
         ]
-        for engine in ("paddle", "onnxruntime", "openvino")
+        for engine in ("paddle", "openvino")
     ]
     assert found[0]
-    for lines in found[1:]:
-        assert [line.rpartition(" ")[0] for line in lines] == [line.rpartition(" ")[0] for line in found[0]]
+    assert [line.rpartition(" ")[0] for line in found[1]] == [line.rpartition(" ")[0] for line in found[0]]
     failed = workspace.run(*predict, "--engine", "onnxruntime", "--precision", "bf16", check=False)
     assert failed.returncode == 2
     assert "ONNX Runtime has none on the CPU" in failed.stdout

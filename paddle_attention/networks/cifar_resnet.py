@@ -34,8 +34,18 @@ class BasicBlock(nn.Layer):
         if self.stride > 1:
             x = F.max_pool2d(x, 1, self.stride)  # of one position: it only skips
         if self.new:
-            x = F.pad(x, [0, 0, self.new // 2, self.new - self.new // 2, 0, 0, 0, 0])
+            x = self._pad(x)
         return F.relu(y + x)
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Channels of zeros before and after."""
+        before = self.new // 2
+        after = self.new - before
+        if paddle.in_dynamic_mode():
+            return F.pad(x, [0, 0, before, after, 0, 0, 0, 0])
+        # oneDNN's padding of channels destroys the memory of Paddle Inference 3.3.1.
+        zeros = paddle.zeros_like(x[:, : max(before, after)])
+        return paddle.concat([zeros[:, :before], x, zeros[:, :after]], axis=1)
 
 
 class CifarResNet(nn.Layer):
