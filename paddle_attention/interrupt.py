@@ -1,12 +1,22 @@
-"""SIGTERM and Ctrl-C end a training after its step, with a checkpoint."""
+"""SIGTERM and Ctrl-C end a training after its step, with a checkpoint; child processes end with their parent."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import threading
 from typing import Any
+
+_SET_PARENT_DEATH_SIGNAL = 1  # of prctl
+_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
+
+
+def end_with_parent() -> None:
+    """In a child process on Linux: be killed when the parent dies, also by kill -9. Elsewhere it does nothing."""
+    if hasattr(_LIBRARY, "prctl"):
+        _LIBRARY.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)  # type: ignore[union-attr]
 
 
 class Interrupted(Exception):

@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from paddle import nn
 from paddleclas_home import HOME, OLD
 
 from paddle_attention import SEBlock, build_attention
+from paddle_attention.config import ConfigError
 from paddle_attention.deploy import (
     FORMATS,
     EnginePredictor,
@@ -26,6 +30,7 @@ from paddle_attention.deploy import formats as formats_module
 from paddle_attention.deploy.inference_config import inference_config
 from paddle_attention.deploy.predictor import has_bfloat16
 from paddle_attention.files import DamagedFileError
+from paddle_attention.preprocess import build_postprocess
 
 ROOT = Path(__file__).parent.parent
 ALL = ["paddle", "onnx", "openvino"]
@@ -431,3 +436,80 @@ def test_gates_stay_in_float(tmp_path, name):
     quantised = [node for node in products if made.get(node.input[0]) == "DequantizeLinear"]
     assert len(quantised) == 2  # the first convolution and the classifier
     assert len(products) > 2
+
+
+@needs_converters
+@pytest.mark.parametrize("engine", ["paddle", "onnxruntime", "openvino"])
+def test_images_of_another_size_are_refused(tmp_path, engine):
+    """OpenVINO would give the results of the images before them."""
+    export(network(), tmp_path, (3, 8, 8), ALL)
+    predictor = open_predictor(str(tmp_path), engine)
+    predictor(np.zeros([5, 3, 8, 8], "float32"))
+    for shape in ([2, 3, 12, 8], [2, 1, 8, 8], [3, 8, 8]):
+        with pytest.raises(
+            ValueError, match=r"the network was exported for \[3, 8, 8\] \(Global.image_shape\)"
+        ):
+            predictor(np.zeros(shape, "float32"))
+    predictor.run = lambda images: np.zeros([5, 5], "float32")
+    with pytest.raises(ValueError, match="the engine gives 5 results for 2 images; use another engine"):
+        predictor(np.zeros([2, 3, 8, 8], "float32"))
+
+
+@needs_converters
+def test_a_conversion_ends_with_its_parent(tmp_path):
+    """Also after kill -9: it would write into the folder of the next export."""
+    (tmp_path / "_engines.py").write_text("import os, time; open('started', 'w').close(); time.sleep(600)")
+    code = (
+        f"import os; os.chdir({str(tmp_path)!r}); from paddle_attention.deploy import formats; "
+        f"formats._FOLDER = {str(tmp_path)!r}; formats.run_engine('onnxruntime', 'x', {{}})"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: (tmp_path / "started").exists())
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert children
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("nothing happened in 30 s")
+
+
+def test_what_only_paddleclas_knows_is_written_as_it_is(config):
+    config["Infer"]["PostProcess"] = {"name": "PersonAttribute", "threshold": 0.5}
+    assert inference_config(config)["PostProcess"] == {"PersonAttribute": {"threshold": 0.5}}
+    config["Infer"]["transforms"] = [{}]
+    with pytest.raises(
+        ConfigError, match=r"Infer\.transforms\.0: must be one 'Name: arguments', but got \{\}"
+    ):
+        inference_config(config)
+    config["Infer"]["transforms"] = [{"NormalizeImage": {"scale": "import os"}}]
+    with pytest.raises(ConfigError, match=r"Infer\.transforms\.0\.NormalizeImage\.scale: must be a number"):
+        inference_config(config)
+
+
+def test_a_yaml_of_another_network_is_refused(tmp_path, config):
+    rows, names = np.full([1, 4], 0.25), ["a.png"]
+    with pytest.raises(ConfigError, match=r"Arch\.class_num: 3, but the network has 4 outputs"):
+        build_postprocess(config)(rows, names)
+    del config["Arch"]["class_num"]
+    with pytest.raises(
+        ConfigError, match="names 3 classes, but the network has 4 outputs; class 3 has no name"
+    ):
+        build_postprocess(config)(rows, names)
+    path = tmp_path / "names.txt"
+    for text, message in (
+        ("0 a\n0 b\n", r"names\.txt:2: class 0 has a name already"),
+        ("0 a\n30000000 b\n", r"names\.txt:2: there are no 30000000 classes"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            build_postprocess(config)

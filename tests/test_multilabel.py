@@ -335,7 +335,8 @@ BAD = [
     ("Metric.Eval", [{"TopkAcc": {}}], "TopkAcc takes one class an image, but Global.use_multilabel is True"),
     ("Metric.Eval", [{"AccuracyScore": {"base": "pixel"}}], "base must be 'label' or 'sample', but got 'pixel'"),
     ("Metric.Train", [{"MultiLabelMAP": None}], "MultiLabelMAP needs the whole data set"),
-    ("DataLoader.Eval.dataset.label_ratio", False, "add label_ratio: True to the MultiLabelDataset"),
+    ("DataLoader.Eval.dataset.label_ratio", False, r"Loss\.Eval\.0\.MultiLabelLoss\.weight_ratio: True.* DataLoader\.Eval"),
+    ("Metric.Eval", [{"AccuracyScore": None}, {"AccuracyScore": {"base": "sample"}}], "Metric.Eval.1: there is a Acc"),
     ("DataLoader.Train.dataset.name", "ImageNetDataset", "ImageNetDataset takes one class an image"),
     ("DataLoader.Train.dataset.batch_transform_ops", [{"MixupOperator": {"alpha": 0.2}}], "mixing images with several"),
     ("Arch.class_num", 4, "3 classes, but the network has 4"),
@@ -358,10 +359,10 @@ def test_mistakes(base, tmp_path, path, value, message):
 
 
 LINES = [
-    ("a.png\t0,1\nb.png\t0,2\n", "list.txt:2: expected 'path\t0,1,0...'"),
+    ("a.png\t0,1\nb.png\t0,2\n", "list.txt:2: expected 'path<tab>0,1,0...'"),
     ("a.png\t0,1\nb.png\t0,1,1\n", "list.txt:2: 3 classes, but 2 in the lines before"),
-    ("a.png 0,1\n", "list.txt:1: expected 'path\t0,1,0...'"),
-    ("a.png\t\n", "list.txt:1: expected 'path\t0,1,0...'"),
+    ("a.png 0,1\n", "list.txt:1: expected 'path<tab>0,1,0...'"),
+    ("a.png\t\n", "list.txt:1: expected 'path<tab>0,1,0...'"),
 ]
 
 

@@ -11,7 +11,7 @@ import yaml
 from paddleclas_home import HOME, OLD
 from test_engine import base, build_small  # noqa: F401 - a fixture
 
-from paddle_attention.cli.recipes import recipe_reasons, summary
+from paddle_attention.cli.recipes import own_reasons, recipe_reasons, summary
 from paddle_attention.config import ConfigError, DataError
 from paddle_attention.engine import Engine, check_recipe
 from paddle_attention.engine.data import build_loader
@@ -188,6 +188,16 @@ def test_recipes_are_prepared_for_a_try(tmp_path):
     assert part["loader"] == {"num_workers": 0}
     logos = changed["DataLoader"]["Eval"]["dataset"]["cls_label_path"]
     assert Path(logos).read_text().startswith("0\t1\t-\t0.jpg")
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"a.yaml": null}', "5"])
+def test_damaged_results(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(
+        ValueError, match=r"results\.json is (no JSON|not what this command has written).* remove it"
+    ):
+        list(own_reasons(str(tmp_path), "nowhere", ["a.yaml"], 1, 1, str(path)))
 
 
 @pytest.mark.skipif(not HOME or OLD, reason="PADDLECLAS_HOME names no PaddleClas HEAD")

@@ -29,6 +29,22 @@ from bench.reporting import document, plot, write_csv  # noqa: E402
 from paddle_attention.cli.main import set_threads  # noqa: E402
 
 USUAL = ["SE", "ECA", "CBAM", "GCBlock", "SGE", "BAM", "GCT", "SimAM", "CoordAttention", "TripletAttention"]
+_WHOLE = {
+    "backbone": "resnet50",
+    "processes": 5,
+    "batches": [1, 8],
+    "rounds": 9,
+    "mechanisms": USUAL,
+    "output": "./output/benchmark",
+}
+_QUICK = {
+    "backbone": "resnet18",
+    "processes": 1,
+    "batches": [1],
+    "rounds": 5,
+    "mechanisms": ["SE", "ECA", "CBAM"],
+    "output": "./output/benchmark_quick",
+}
 FORMATS = {"paddle": "paddle", "onnxruntime": "onnx", "openvino": "openvino"}
 _PACKAGES = {"paddle": "paddlepaddle", "onnxruntime": "onnxruntime", "openvino": "openvino"}  # names on PyPI
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -53,39 +69,51 @@ def machine(threads):
     return f"{name} ({found}), {threads} threads; {', '.join(packages)}"
 
 
+def _positive(text):
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
+    return int(text)
+
+
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="three mechanisms in resnet18, one process each")
     parser.add_argument("--mechanisms", nargs="+", metavar="NAME", help="or all (default: the ten most used)")
-    parser.add_argument("--backbone", default="resnet50", help="of paddle.vision.models (%(default)s)")
-    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="of the images (%(default)s)")
+    parser.add_argument("--backbone", help="of paddle.vision.models (default: resnet50)")
+    parser.add_argument(
+        "--size", type=_positive, default=224, metavar="PIXELS", help="of the images (%(default)s)"
+    )
     parser.add_argument("--engines", nargs="+", choices=FORMATS, help="default: those installed")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], metavar="N")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N")
-    parser.add_argument("--processes", type=int, default=5, metavar="N", help="of each engine (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="in a process (%(default)s)")
+    parser.add_argument("--batches", nargs="+", type=_positive, metavar="N", help="default: 1 8")
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--processes", type=_positive, metavar="N", help="of each engine (default: 5)")
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="in a process (default: 9)")
     parser.add_argument(
         "--training", action="store_true", help="also a training step of 16 images of 64 pixels"
     )
     parser.add_argument(
         "--memory", action="store_true", help="also the peak memory of 8 images in Paddle Inference"
     )
-    parser.add_argument("--output", default="./output/benchmark", metavar="DIR")
+    parser.add_argument("--output", metavar="DIR", help="default: ./output/benchmark, with --quick _quick")
     parser.add_argument("--write", metavar="FILE", help="the document to put the table into")
     options = parser.parse_args()
-    if options.quick:
-        options.backbone, options.processes, options.batches, options.rounds = "resnet18", 1, [1], 5
-        options.mechanisms = options.mechanisms or ["SE", "ECA", "CBAM"]
-        options.output += "_quick"
-    options.mechanisms = options.mechanisms or USUAL
+    usual = _QUICK if options.quick else _WHOLE
+    for name, value in usual.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     installed = [e for e in FORMATS if e == "paddle" or importlib.util.find_spec(e)]
     options.engines = options.engines or (
         installed if importlib.util.find_spec("paddle2onnx") else ["paddle"]
     )
     return options
+
+
+def fail(message):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 class Results:
@@ -94,12 +122,14 @@ class Results:
     def __init__(self, path, heading):
         self.path, self.content = path, {"latency": {}, "networks": {}}
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                self.content = json.load(file)
-        if self.content.get("machine", heading["machine"]) != heading["machine"]:
-            sys.exit(
-                f"error: {path} was measured on another machine ({self.content['machine']}); give another --output"
-            )
+            try:
+                with open(path, encoding="utf-8") as file:
+                    self.content = json.load(file)
+            except ValueError as error:
+                fail(f"{path} is no JSON ({error}); remove it to begin again")
+        for key in ("machine", "network"):
+            if self.content.get(key, heading[key]) != heading[key]:
+                fail(f"{path} was measured with another {key} ({self.content[key]}); give another --output")
         self.content.update(heading)
 
     def save(self):
@@ -113,7 +143,11 @@ def networks(options, results):
     """Export what is not yet; the folder of each."""
     from paddle_attention import list_attentions
 
-    names = [e.name for e in list_attentions()] if options.mechanisms == ["all"] else options.mechanisms
+    known = [e.name for e in list_attentions()]
+    names = known if options.mechanisms == ["all"] else options.mechanisms
+    for name in names:
+        if name not in known:
+            fail(f"--mechanisms: unknown attention {name!r} (known: {', '.join(known)})")
     directories = {}
     for name in ["bare", *names]:
         directory = os.path.join(options.output, "networks", f"{options.backbone}_{options.size}_{name}")
@@ -141,7 +175,9 @@ def latencies(options, results, directories):
             engine, precision, batch, threads = setting.split("|")
             found = latency.setdefault(setting, {})
             todo = [n for n in directories if n != "bare" and len(found.get(n, [])) <= number]
-            if not todo or any(isinstance(found.get(n), str) for n in todo):
+            failed = results.content.setdefault("failed", {}).setdefault(setting, {})
+            todo = [n for n in todo if n not in failed]
+            if not todo:
                 continue
             task = {
                 "kind": "latency",
@@ -157,9 +193,19 @@ def latencies(options, results, directories):
                 for name, run in measure(task).items():
                     found.setdefault(name, []).append(run)
             except RuntimeError as error:
-                found.update(dict.fromkeys(todo, str(error)))
+                # In one process a failure hides whose it is: from now on each has one of its own.
+                _one_by_one(task, todo, found, failed, str(error))
             results.save()
             print(f"process {number + 1} of {options.processes}: {setting}", file=sys.stderr, flush=True)
+
+
+def _one_by_one(task, names, found, failed, message):
+    for name in names:
+        try:
+            directories = {n: task["directories"][n] for n in ("bare", name)}
+            found.setdefault(name, []).extend(measure({**task, "directories": directories}).values())
+        except RuntimeError as error:
+            failed[name] = str(error) or message
 
 
 def others(options, results, directories):

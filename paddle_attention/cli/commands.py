@@ -174,6 +174,8 @@ def do_recipes(options: argparse.Namespace) -> None:
     from ..analysis import write_between_markers
     from .recipes import document, own_reasons, recipe_reasons
 
+    if options.results and not options.paddleclas:
+        raise ValueError("--results belongs to --paddleclas DIR, whose results it keeps")
     if options.paddleclas:
         ppcls.register(options.paddleclas)
     reasons, own = recipe_reasons(options.directory), None

@@ -26,6 +26,11 @@ def do_export_model(options: argparse.Namespace) -> None:
     if not settings.get("pretrained_model"):
         raise ConfigError("Global.pretrained_model: missing; give the checkpoint to export")
     activation = _activation(config)
+    shape = config["Global"]["image_shape"]
+    if shape[0] is None:
+        raise ConfigError(
+            f"Global.image_shape: {shape}: the number of channels must be given, such as [3, null, null]"
+        )
     network = ppcls.build_network(config, "export")
     logger.info(f"{settings['pretrained_model']}: {load_checkpoint(network, settings['pretrained_model'])}")
     directory = settings.get("save_inference_dir") or "./inference"
@@ -103,10 +108,13 @@ def do_predict(options: argparse.Namespace) -> None:
         precision=options.precision,
         **engine,
     )
-    if predictor.verified and predictor.activation not in (None, _activation(config)):
+    expected = {_activation(config)}
+    if config["Infer"]["PostProcess"].get("name") == "Topk":
+        expected.add(None)  # the best are the best without it, too
+    if predictor.verified and predictor.activation not in expected:
         raise ConfigError(
-            f"Global.use_multilabel: {bool(settings.get('use_multilabel'))}, but the exported model ends with a "
-            f"{predictor.activation}; export it again with this YAML"
+            f"Global.use_multilabel: {bool(settings.get('use_multilabel'))}, but the exported model ends with "
+            f"{predictor.activation or 'no activation'} (its manifest); export it again with this YAML"
         )
     if not predictor.verified:
         logger.warning("the exported model has no manifest of checksums; its files are not checked")

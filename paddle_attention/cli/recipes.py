@@ -69,8 +69,7 @@ def own_reasons(
     """
     done: dict[str, str] = {}
     if results and os.path.exists(results):
-        with open(results, encoding="utf-8") as file:
-            done = json.load(file)
+        done = _read(results)
     yield from ((path, done[path]) for path in paths if path in done)
     todo = {os.path.abspath(os.path.join(folder, path)): path for path in paths if path not in done}
     for whole, reason in training_starts(tree, list(todo), workers, limit):
@@ -79,6 +78,17 @@ def own_reasons(
             content = json.dumps(dict(sorted(done.items())), indent=1).encode()
             _write(results, content)
         yield todo[whole], reason
+
+
+def _read(path: str) -> dict[str, str]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"--results {path} is no JSON ({error}); remove it to begin again") from error
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise ValueError(f"--results {path} is not what this command has written; remove it to begin again")
+    return found
 
 
 def _write(path: str, content: bytes) -> None:

@@ -120,6 +120,7 @@ GLOBAL = _section(
     use_visualdl=BOOL,
     log_attention=COUNT,
     image_shape=SHAPE,
+    pdx_model_name=TEXT,
     save_inference_dir=PATH,
     to_static=BOOL,
     seed=_integer(0, 2**63 - 1),

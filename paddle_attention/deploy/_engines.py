@@ -1,11 +1,12 @@
-"""Engines that run an exported network. Needs none of this package, so that a process can hold one engine alone.
+"""Engines that run an exported network. Only Paddle's needs more of this package: a process can hold one engine alone.
 
 As a script: python _engines.py ENGINE PATH PRECISION THREADS INPUTS OUTPUTS, where INPUTS is an .npz file of
-images and OUTPUTS the one to write the results to, under the same names.
+images and OUTPUTS the one to write the results to, as 'precision,name'. Several precisions are joined by commas.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -44,16 +45,35 @@ def open_openvino(path: str, precision: str, threads: int) -> Run:
     return lambda images: np.array(request.infer([images])[compiled.output(0)])
 
 
+def open_paddle(path: str, precision: str, threads: int) -> Run:
+    """Paddle Inference on ``threads`` CPU threads; ``path`` has no ending. ``'plain'`` is without oneDNN."""
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    import paddle
+
+    from paddle_attention.deploy.predictor import InferencePredictor
+
+    paddle.disable_signal_handler()  # after a damaged heap it would wait for ever
+
+    directory, prefix = os.path.split(path)
+    onednn = precision != "plain"
+    return InferencePredictor(
+        directory, prefix, onednn, threads, precision=precision if precision == "bf16" else "fp32"
+    )
+
+
 ENGINES: dict[str, Callable[[str, str, int], Run]] = {
+    "paddle": open_paddle,
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
 }
 
 
 def main(engine: str, path: str, precision: str, threads: str, inputs: str, outputs: str) -> None:
-    run = ENGINES[engine](path, precision, int(threads))
+    results = {}
     with np.load(inputs) as arrays:
-        results = {name: run(arrays[name]) for name in arrays.files}
+        for kind in precision.split(","):
+            run = ENGINES[engine](path, kind, int(threads))
+            results.update({f"{kind},{name}": run(arrays[name]) for name in arrays.files})
     np.savez(outputs, **results)
 
 

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 
+from ..interrupt import end_with_parent
+
 OPSET = 17
 _INT8 = ".int8.onnx"
 _PATIENCE = 600  # seconds for one conversion
@@ -124,6 +126,8 @@ def run_engine(
 ) -> dict[str, np.ndarray]:
     """The outputs of an exported network for several batches, by an engine in a process of its own.
 
+    Several ``precision``, joined by commas, give outputs under ``'precision,name'``.
+
     Raises:
         ExportError: with what the engine complains of.
     """
@@ -132,7 +136,8 @@ def run_engine(
         np.savez(inputs, **images)
         _run("_engines.py", [engine, path, precision, str(threads), inputs, outputs], engine)
         with np.load(outputs) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            several = "," in precision
+            return {name if several else name.split(",", 1)[1]: arrays[name] for name in arrays.files}
 
 
 def _run(script: str, arguments: Sequence[str], what: str) -> None:
@@ -140,7 +145,13 @@ def _run(script: str, arguments: Sequence[str], what: str) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, env=environment
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            env=environment,
+            preexec_fn=end_with_parent,
         )
     except subprocess.TimeoutExpired:
         raise ExportError(f"{what} takes more than {_PATIENCE} s") from None

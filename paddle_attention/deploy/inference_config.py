@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from ..preprocess import as_number, build_postprocess
+from ..config import ConfigError, single_item
+from ..preprocess import POSTPROCESSES, as_number, build_postprocess
 
 _PRESET = re.compile(
     r"[A-Za-z0-9]+_(ResNet\d+\w*)"
@@ -31,30 +32,37 @@ def inference_config(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"Global": {"model_name": preset[1] if preset else str(name)}}
     if infer.get("transforms"):
         found["PreProcess"] = {
-            "transform_ops": [_written(item) for item in infer["transforms"] if _kept(item)]
+            "transform_ops": [
+                _written(f"Infer.transforms.{i}", item)
+                for i, item in enumerate(infer["transforms"])
+                if single_item(f"Infer.transforms.{i}", item)[0] not in _NOT_OF_ARRAYS
+            ]
         }
     if infer.get("PostProcess"):
-        post, options = build_postprocess(config), dict(infer["PostProcess"])
-        for key in ("class_id_map_file", "delimiter"):
-            options.pop(key, None)
-        kind = options.pop("name")
-        if post.names:
-            options["label_list"] = [post.names.get(i, str(i)) for i in range(max(post.names) + 1)]
-        found["PostProcess"] = {kind: options}
+        found["PostProcess"] = _post(config, dict(infer["PostProcess"]))
     return found
 
 
-def _kept(item: Any) -> bool:
-    name = item if isinstance(item, str) else next(iter(item))
-    return name not in _NOT_OF_ARRAYS
+def _post(config: Mapping[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The section with its classes written out; what only PaddleClas knows as it is."""
+    if options.get("name") in list(POSTPROCESSES):
+        names = build_postprocess(config).names
+        for key in ("class_id_map_file", "delimiter"):
+            options.pop(key, None)
+        if names:
+            options["label_list"] = [names.get(i, str(i)) for i in range(max(names) + 1)]
+    return {str(options.pop("name", None)): options}
 
 
-def _written(item: Any) -> Any:
+def _written(path: str, item: Any) -> Any:
     """An operator as readers that take numbers only want it."""
     if isinstance(item, dict) and "NormalizeImage" in item:
         options = dict(item["NormalizeImage"] or {})
         if options.get("scale") is not None:
-            options["scale"] = as_number(options["scale"])
+            try:
+                options["scale"] = as_number(options["scale"])
+            except ValueError as error:
+                raise ConfigError(f"{path}.NormalizeImage.scale: {error}") from error
         return {"NormalizeImage": {**options, "channel_num": 3}}
     return item
 

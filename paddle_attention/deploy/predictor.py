@@ -56,9 +56,38 @@ class _Predictor:
         self.manifest: dict[str, Any] | None = verify(os.path.join(directory, prefix), strict=True)
         self.verified = self.manifest is not None
         self.activation: str | None = (self.manifest or {}).get("activation", "softmax")
+        self.image_shape: list[int | None] = (self.manifest or {}).get("image_shape") or [None, None, None]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """``float32 [n, 3, H, W]`` to the network's output as an array."""
+        """``float32 [n, 3, H, W]`` to the network's output as an array.
+
+        Raises:
+            ValueError: for images of a size that was not exported, or if the engine fails.
+        """
+        images = np.ascontiguousarray(images, dtype="float32")
+        fits = images.ndim == 4 and all(
+            fixed in (None, n) for fixed, n in zip(self.image_shape, images.shape[1:], strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"images of shape {list(images.shape[1:])}, but the network was exported for {self.image_shape} "
+                "(Global.image_shape): change Infer.transforms, or export with null for a free height or width"
+            )
+        try:
+            outputs = self.run(images)
+        except Exception as error:  # each engine has its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ValueError(
+                f"the engine cannot run images of shape {list(images.shape)} ({reason})"
+            ) from error
+        if len(outputs) != len(images):
+            raise ValueError(
+                f"the engine gives {len(outputs)} results for {len(images)} images; use another engine"
+            )
+        return outputs
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """What the engine gives."""
         raise NotImplementedError
 
 
@@ -118,9 +147,9 @@ class InferencePredictor(_Predictor):
                 f"{directory}: Paddle Inference cannot open the exported model ({reason})"
             ) from error
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray) -> np.ndarray:
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
-        handle.copy_from_cpu(np.ascontiguousarray(images, dtype="float32"))
+        handle.copy_from_cpu(images)
         self.predictor.run()
         return np.asarray(
             self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
@@ -177,8 +206,8 @@ class EnginePredictor(_Predictor):
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ValueError(f"{path}: {engine} cannot open the exported model ({reason})") from error
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self._run(np.ascontiguousarray(images, dtype="float32"))
+    def run(self, images: np.ndarray) -> np.ndarray:
+        return self._run(images)
 
 
 def default_threads() -> int:

@@ -12,7 +12,6 @@ from paddle import nn
 
 from .comparing import images_to_compare, live_outputs, relative_error
 from .formats import FORMATS, ExportError, run_engine
-from .predictor import InferencePredictor
 
 _ATTEMPTS = 3  # paddle2onnx reads some numbers wrong in some runs, and right in the next
 _BATCH = 16
@@ -99,9 +98,13 @@ def _convert(task: Task, name: str, batches: _Batches) -> dict[tuple[int, Any], 
 
 def _compare_paddle(task: Task, name: str, batches: _Batches) -> dict[tuple[int, Any], float]:
     errors: dict[tuple[int, Any], float] = {}
+    kinds = {True: "fp32", False: "plain"}
+    images = {str(i): batch for i, (_, batch, _) in enumerate(batches)}
+    asked = list(dict.fromkeys(kinds[bool(onednn)] for onednn in task.onednn))
+    outputs = run_engine("paddle", task.work, images, ",".join(asked))
     for onednn in task.onednn:
-        predictor = InferencePredictor(task.workdir, task.prefix, onednn=onednn)
-        results = [(n, predictor(images), expected) for n, images, expected in batches]
+        lead = f"{kinds[bool(onednn)]}," if len(asked) > 1 else ""
+        results = [(n, outputs[f"{lead}{i}"], expected) for i, (n, _, expected) in enumerate(batches)]
         _note(task, f"oneDNN {'on ' if onednn else 'off'}", onednn, results, errors)
     return errors
 

@@ -12,7 +12,7 @@ import paddle
 from paddle.io import Dataset
 
 from ..checkpoint import plain_pickles
-from ..config import ConfigError, DataError
+from ..config import ConfigError, DataError, short
 from ..files import read_lines, read_regular_file
 from .multi_scale import ScaledTransforms
 
@@ -214,8 +214,8 @@ class MultiLabelDataset(ImageNetDataset):
         wrong = [value for value in values if value not in ("0", "1")]
         if wrong:
             raise ValueError(
-                f"{self.list_path}:{number}: expected 'path{self.delimiter}0,1,0...', a 1 for every class that the "
-                f"image has, but got {line!r}"
+                f"{self.list_path}:{number}: expected 'path{self.delimiter.replace(chr(9), '<tab>')}0,1,0...', a 1 for "
+                f"every class that the image has, but got {short(line)}"
             )
         if self.labels and len(values) != len(self.labels[0]):
             raise ValueError(

@@ -167,6 +167,9 @@ class Engine:
                 metrics["train"] = []
         if self.evaluates and loss.get("Eval"):
             losses["eval"] = CombinedLoss(loss["Eval"], "Loss.Eval", several)
+        for mode, part in (("train", "Train"), ("eval", "Eval")):
+            if (combined := losses[mode]) is not None:
+                combined.check_ratio(part, self.config["DataLoader"][part]["dataset"])
         self.meters = Meters(losses, metrics)
         if self.evaluates:
             require_metric(self.meters)

@@ -149,6 +149,15 @@ class CombinedLoss:
             check_kind(f"{path}.{i}", name, loss, multilabel)
             self.parts.append((name, weight, loss))
 
+    def check_ratio(self, part: str, dataset: dict[str, Any]) -> None:
+        """Raise ConfigError where a loss weighs by frequencies that its data set, of ``part``, does not give."""
+        for i, (name, _, loss) in enumerate(self.parts):
+            if getattr(loss, "weight_ratio", False) and not dataset.get("label_ratio"):
+                raise ConfigError(
+                    f"Loss.{part}.{i}.{name}.weight_ratio: True, which takes the classes' frequencies; add label_ratio: True "
+                    f"to DataLoader.{part}.dataset"
+                )
+
     def __call__(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         if len(self.parts) == 1:  # as in PaddleClas, the weight of a single loss is not used
             name, _, loss = self.parts[0]

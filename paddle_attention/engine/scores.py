@@ -241,11 +241,16 @@ def build_metrics(items: Any, path: str, multilabel: bool = False) -> list[Metri
     Raises:
         ConfigError: naming the key.
     """
-    metrics = []
+    metrics: list[Metric] = []
     for i, item in enumerate(items or []):
         name, arguments = single_item(f"{path}.{i}", item)
         metric: Metric = build_by_name(f"{path}.{i}", METRICS, name, arguments)
         check_kind(f"{path}.{i}", name, metric, multilabel)
+        again = [n for other in metrics for n in other.names if n in metric.names]
+        if again:
+            raise ConfigError(
+                f"{path}.{i}: there is a {again[0]} already; the log and the best model know only one"
+            )
         metrics.append(metric)
     return metrics
 

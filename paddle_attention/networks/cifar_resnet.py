@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 

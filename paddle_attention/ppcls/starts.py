@@ -11,6 +11,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import sys
@@ -23,6 +24,8 @@ from typing import Any
 import yaml
 from paddle import nn
 
+from ..config import read_config
+from ..interrupt import end_with_parent
 from ..layers.se import SEBlock
 from . import backbones
 from .bridge import init_logger, register
@@ -95,6 +98,7 @@ def _reason(process: Any, work: str, limit: float) -> str:
 
 def _try(tree: str, path: str, folder: str, work: str, memory: float) -> None:
     """In a process of its own: write what becomes of a recipe to ``work/result.json``."""
+    end_with_parent()
     log = os.open(os.path.join(work, "log.txt"), os.O_WRONLY | os.O_CREAT, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -114,12 +118,17 @@ def _try(tree: str, path: str, folder: str, work: str, memory: float) -> None:
 
 def _last_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return " ".join(text.splitlines()[-1].split())[:200]
+    summary = re.search(
+        r"^[(\w]\w*(?:Error|Argument)\w*\)?[:\s].*", text, re.M
+    )  # of an error of Paddle's own
+    kind = f"{type(error).__name__}: " if isinstance(error, KeyError) else ""
+    return kind + " ".join((summary[0] if summary and "Traceback" in text else text).split())[:200]
 
 
 def _start(tree: str, path: str, folder: str, work: str) -> str:
     config = importlib.import_module("ppcls.utils.config")
     try:
+        read_config(path)  # which expands no aliases without end
         recipe = config.get_config(path, show=False)
     except Exception as error:
         return f"{_NOT_A_RECIPE}: {_last_line(error)}"

@@ -22,16 +22,21 @@ def probabilities(logits: np.ndarray, multilabel: bool = False) -> np.ndarray:
         return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
+_CLASSES = 1_000_000  # at most
+
+
 class _Classes:
     """What makes results of probabilities; subclasses have :meth:`choose`.
 
     Attributes:
         multilabel (bool): whether the probabilities are each class' own.
         names (dict): class to its name.
+        class_num (int or None): of the network, where the YAML says so.
     """
 
     multilabel = False
     names: dict[int, str]
+    class_num: int | None = None
 
     def choose(self, row: np.ndarray) -> Sequence[tuple[int, float]]:
         """Class and score of the classes that an image with the probabilities ``row`` has."""
@@ -39,6 +44,7 @@ class _Classes:
 
     def __call__(self, probabilities: np.ndarray, paths: Sequence[str]) -> list[dict[str, Any]]:
         """A list of dicts of ``class_ids``, ``scores``, ``file_name`` and, where known, ``label_names``."""
+        self._check(np.shape(probabilities)[-1])
         results = []
         for row, path in zip(probabilities, paths, strict=True):
             if not np.isfinite(row).all():
@@ -56,6 +62,19 @@ class _Classes:
             results.append(result)
         return results
 
+    def _check(self, outputs: int) -> None:
+        """Raise ConfigError where the network has another number of outputs than the YAML says."""
+        if self.class_num is not None and outputs != self.class_num:
+            raise ConfigError(
+                f"Arch.class_num: {self.class_num}, but the network has {outputs} outputs; the YAML is of another network"
+            )
+        nameless = [i for i in range(outputs) if i not in self.names] if self.names else []
+        if nameless:
+            raise ConfigError(
+                f"Infer.PostProcess: names {len(self.names)} classes, but the network has {outputs} outputs; class "
+                f"{nameless[0]} has no name"
+            )
+
 
 def _read_names(class_id_map_file: str | None, delimiter: str) -> dict[int, str]:
     """Class to name, of a text file of ``id name`` lines."""
@@ -70,6 +89,10 @@ def _read_names(class_id_map_file: str | None, delimiter: str) -> dict[int, str]
             raise ValueError(
                 f"{class_id_map_file}:{line_number}: expected 'id{delimiter}name', but got {line!r}"
             )
+        if int(number) in names:
+            raise ValueError(f"{class_id_map_file}:{line_number}: class {int(number)} has a name already")
+        if int(number) > _CLASSES:
+            raise ValueError(f"{class_id_map_file}:{line_number}: there are no {int(number)} classes")
         names[int(number)] = name
     return names
 
@@ -164,6 +187,8 @@ def build_postprocess(config: Mapping[str, Any]) -> _Classes:
             f"but it is {multilabel}"
         )
     class_num = (config.get("Arch") or {}).get("class_num")
+    if isinstance(class_num, int) and not isinstance(class_num, bool):
+        built.class_num = class_num
     if built.names and isinstance(class_num, int):
         nameless = [i for i in range(class_num) if i not in built.names]
         if nameless:

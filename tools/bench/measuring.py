@@ -12,6 +12,7 @@ import sys
 import time
 
 _SCRIPT = os.path.abspath(__file__)
+_PATIENCE = 3600  # seconds for a process
 _BANDWIDTH_BYTES = 64 << 20
 
 
@@ -24,7 +25,10 @@ def measure(task):
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(task["threads"])}
     command = [sys.executable, _SCRIPT, json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"takes more than {_PATIENCE} s") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
         raise RuntimeError(lines[-1][:200])

@@ -52,8 +52,8 @@ def table(results):
         facts, cells = results["networks"][name], []
         for setting in settings:
             runs = results["latency"][setting].get(name)
-            value = summarise(runs) if isinstance(runs, list) else None
-            cells.append(_cell(value) if value else str(runs or ""))
+            failed = results.get("failed", {}).get(setting, {}).get(name, "")
+            cells.append(_cell(summarise(runs)) if runs else failed)
         steps = results.get("training", {}).get(name)
         lowest = floor(
             facts, _bare_ms(results, settings[0]), int(settings[0].split("|")[2]), results["bandwidth"]
@@ -94,7 +94,7 @@ def _bare_ms(results, setting):
 
 def _first(results, name):
     for found in results["latency"].values():
-        if isinstance(found.get(name), list):
+        if found.get(name):
             return summarise(found[name])["ratio"]
     return float("inf")
 
@@ -128,7 +128,7 @@ def plot(results, path):
     width = 0.8 / len(settings)
     for i, setting in enumerate(settings):
         found = results["latency"][setting]
-        known = [(x, summarise(found[n])) for x, n in enumerate(names) if isinstance(found.get(n), list)]
+        known = [(x, summarise(found[n])) for x, n in enumerate(names) if found.get(n)]
         axes.bar(
             [x + (i + 0.5) * width - 0.4 for x, _ in known],
             [100 * (value["ratio"] - 1) for _, value in known],
