@@ -54,6 +54,14 @@ CASES = [
     ),
     ([{"CropImage": {"size": [10, 20]}}], PIXELS, PIXELS[8:28, 21:31]),
     ([{"Pad": {"padding": 2, "fill": 7}}], PIXELS, np.pad(PIXELS, ((2, 2), (2, 2), (0, 0)), constant_values=7)),
+    ([{"Padv2": {"size": [60, 40], "pad_mode": 1, "fill_value": 3}}], PIXELS,
+     np.pad(PIXELS.astype("float32"), ((1, 2), (4, 4), (0, 0)), constant_values=3)),
+    ([{"Padv2": {"size_divisor": 40, "pad_mode": 0, "fill_value": 3}}], PIXELS,
+     np.pad(PIXELS.astype("float32"), ((0, 3), (0, 28), (0, 0)), constant_values=3)),
+    ([{"Padv2": {"size": [60, 40], "pad_mode": 2, "fill_value": 3}}], PIXELS,
+     np.pad(PIXELS.astype("float32"), ((3, 0), (8, 0), (0, 0)), constant_values=3)),
+    ([{"Padv2": {"size": [60, 40], "pad_mode": -1, "offsets": [5, 1], "fill_value": 3}}], PIXELS,
+     np.pad(PIXELS.astype("float32"), ((1, 2), (5, 3), (0, 0)), constant_values=3)),
     ([{"NormalizeImage": {"order": "", "scale": "1.0/255.0"}}], PIXELS, normalized(PIXELS)),
     (
         [{"ToCHWImage": None}, {"NormalizeImage": {"order": "chw"}}],
@@ -77,6 +85,11 @@ def test_every_operator_is_tested():
     tested |= {"RandCropImage", "RandomCropImage", "RandFlipImage", "ColorJitter", "RandomErasing"}
     tested |= {name for name, _ in SAME}
     assert tested == set(OPERATORS)
+
+
+def test_images_that_do_not_fit_are_told():
+    with pytest.raises(ValueError, match="an image of 52x37 at 0, 0 does not fit into 40x40"):
+        build_transforms([{"Padv2": {"size": 40}}], "ops")(PIXELS)
 
 
 def test_random_crops():

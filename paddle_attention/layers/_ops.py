@@ -123,26 +123,23 @@ def reduce_deployed(reduce: Callable[..., Any], x: Tensor, axis: int) -> Tensor:
 def average_grid(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Adaptive average pooling of ``[N, C, H, W]`` to ``size``.
 
-    Where a static graph does not know that the cells are of one size, by two products with pooling matrices:
-    paddle2onnx refuses such a pooling of a free size, and gives wrong numbers for cells of several.
+    Where a static graph does not know that the cells are of one size, by means of slices: paddle2onnx refuses such a
+    pooling of a free size, and gives wrong numbers for cells of several. (Products with pooling matrices are wrong in oneDNN.)
     """
     even = all(isinstance(n, int) and n > 0 and n % k == 0 for n, k in zip(x.shape[2:], size))
     if paddle.in_dynamic_mode() or even:
         return F.adaptive_avg_pool2d(x, size)
     height, width = size_of(x, (2, 3))
-    down, across = (_pooling(length, n, x.dtype) for length, n in zip((height, width), size))
-    return paddle.matmul(paddle.matmul(down, x), across, transpose_y=True)
+    rows = [x[:, :, a:b].mean(axis=2, keepdim=True) for a, b in _cells(height, size[0])]
+    x = paddle.concat(rows, axis=2)
+    return paddle.concat(
+        [x[:, :, :, a:b].mean(axis=3, keepdim=True) for a, b in _cells(width, size[1])], axis=3
+    )
 
 
-def _pooling(length: Tensor, size: int, dtype: Any) -> Tensor:
-    """``[size, length]``: row i averages the positions from i length / size, rounded down, to (i + 1) length / size, up."""
-    cells = paddle.arange(0, size).reshape([size, 1]).astype("int64")
-    if paddle.is_tensor(length):
-        length = length.astype("int64")
-    first, end = cells * length // size, ((cells + 1) * length + (size - 1)) // size
-    positions = paddle.arange(0, length).reshape([1, -1]).astype("int64")
-    inside = ((positions >= first) & (positions < end)).astype(dtype)
-    return inside / (end - first).astype(dtype)
+def _cells(length: Any, count: int) -> list[tuple[Any, Any]]:
+    """First position and end of each cell: from i length / count, rounded down, to (i + 1) length / count, up."""
+    return [(i * length // count, ((i + 1) * length + count - 1) // count) for i in range(count)]
 
 
 def resize(x: Tensor, size: list[Any], align_corners: bool) -> Tensor:
