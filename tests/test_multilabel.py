@@ -219,6 +219,9 @@ def test_rates_at_a_threshold():
         assert TprAtFpr(allowed).results(logits, labels) == {"tpr": pytest.approx(expected)}
     assert TprAtFpr().results(logits[:1], labels[:1]) == {"tpr": 1.0}  # no negatives
     assert TprAtFpr().results(logits[1:2], labels[1:2]) == {"tpr": 0.0}  # no positives
+    # Above a threshold, not at it: 0.5 is above 0.4999, as the negative is.
+    close = np.array([[0.0, 0.0], [0.0, np.log(0.49995 / 0.50005)]], "float32")
+    assert TprAtFpr(0).results(close, np.array([1, 0])) == {"tpr": 0.0}
     with pytest.raises(ConfigError, match="needs two classes, but the network has 1"):
         TprAtFpr().results(logits[:, :1], labels)
 
@@ -373,6 +376,17 @@ def test_bad_lists(tmp_path, text, message):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=message.replace("...", r"\.\.\.")):
         MultiLabelDataset(None, str(tmp_path), str(tmp_path / "list.txt"))
+
+
+def test_frequencies_beside_the_labels(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("0.png\t1,0\n1.png\t1,1\n2.png\t0,0\n3.png\t1,0\n")
+    paths = str(tmp_path), str(tmp_path / "list.txt")
+    np.testing.assert_array_equal(MultiLabelDataset(None, *paths).target(1), [1, 1])
+    np.testing.assert_array_equal(
+        MultiLabelDataset(None, *paths, label_ratio=True).target(2), [[0, 0], [0.75, 0.25]]
+    )
 
 
 def test_tables_agree():
