@@ -24,7 +24,7 @@ from ablations.networks import NETWORKS  # noqa: E402
 from paddle_attention import ppcls  # noqa: E402
 from paddle_attention.analysis import markdown_table, write_between_markers  # noqa: E402
 from paddle_attention.checkpoint import load_checkpoint  # noqa: E402
-from paddle_attention.deploy import export_inference_model, open_predictor  # noqa: E402
+from paddle_attention.deploy import ExportError, export_inference_model, open_predictor  # noqa: E402
 from paddle_attention.deploy.formats import _convert, run_engine  # noqa: E402
 from paddle_attention.deploy.predictor import has_bfloat16  # noqa: E402
 from paddle_attention.engine import build_loader  # noqa: E402
@@ -92,13 +92,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--ablation", required=True, metavar="DIR", help="what tools/ablation.py has written")
     parser.add_argument("--write", metavar="FILE", help="the document to put the table into")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="of the ablation's plan (default: all)")
     options = parser.parse_args()
     folder = Path(options.ablation)
     plan = runs.read_plan(folder)
     ppcls.register()
     ppcls.init_logger()
     rows, header = [], []
-    for name in plan["networks"]:
+    for name in options.networks or plan["networks"]:
         seed = next(
             (s for s in plan["seeds"] if (folder / "work" / f"{name}-{s}" / "best_model.pdparams").exists()),
             None,
@@ -106,7 +107,11 @@ def main():
         if seed is None:
             print(f"{name}: no weights in {folder / 'work'}", file=sys.stderr)
             continue
-        found = measure(folder, plan, name, seed)
+        try:
+            found = measure(folder, plan, name, seed)
+        except ExportError as error:  # such as of a network that oneDNN cannot run
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
         header = list(found)
         cells = [
             f"{100 * top:.2f}" + ("" if c == "fp32" else f" ({100 * same:.1f})")

@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -160,7 +161,9 @@ def _run(script: str, arguments: Sequence[str], what: str) -> None:
 
 
 def _complaint(text: str, status: int) -> str:
-    """The converter's own words, else the last line, else the status."""
+    """The converter's own words, else the signal that ended it, else the last line, else the status."""
     found = [line.strip() for line in _COMPLAINT.findall(text)]
+    if not any(found) and status < 0:
+        return f"the process was ended by {signal.Signals(-status).name}"
     lines = found[:3] or [line.strip() for line in text.splitlines() if line.strip()][-1:]
     return "; ".join(dict.fromkeys(filter(None, lines))) or f"the process ended with status {status}"
