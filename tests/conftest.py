@@ -42,6 +42,15 @@ class Workspace:
             pytest.fail(f"{command} exited with {done.returncode}:\n{done.stdout[-4000:]}")
         return done
 
+    def start_weights(self, config, path):
+        """Write the weights that the network of a YAML starts with: what needs a checkpoint need not train."""
+        code = (
+            "import sys; from paddle_attention import ppcls; from paddle_attention.checkpoint import save_weights; "
+            "ppcls.register(); ppcls.init_logger(); config = ppcls.load_config(sys.argv[1]); "
+            "save_weights(ppcls.build_network(config, 'export').state_dict(), sys.argv[2])"
+        )
+        self.run("-c", code, config, path)
+
     def launch(self, *command, **options):
         """Run ``python command`` in two processes, with Paddle's launcher."""
         launcher = ("-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "launch_log")

@@ -325,12 +325,7 @@ def test_it_is_what_paddleclas_writes(workspace, tmp_path, config):
 def test_commands(workspace, tmp_path):
     """Train is not needed: weights of a start do."""
     yaml_path = str(ROOT / "ppcls_configs/quick_start/se_resnet18_digits.yaml")
-    code = (
-        "import sys; from paddle_attention import ppcls; from paddle_attention.checkpoint import save_weights; "
-        "ppcls.register(); ppcls.init_logger(); config = ppcls.load_config(sys.argv[1]); "
-        "save_weights(ppcls.build_network(config, 'export').state_dict(), sys.argv[2])"
-    )
-    workspace.run("-c", code, yaml_path, str(tmp_path / "weights.pdparams"))
+    workspace.start_weights(yaml_path, tmp_path / "weights.pdparams")
     options = [
         f"Global.pretrained_model={tmp_path / 'weights'}",
         f"Global.save_inference_dir={tmp_path / 'out'}",
@@ -409,12 +404,12 @@ def test_int8_that_changes_classes_is_refused(tmp_path, monkeypatch):
         ExportError, match="needs at least 32 photographs to calibrate on and to be judged by, but got 0"
     ):
         export(Colours(), tmp_path, (3, 8, 8), ["int8"])
-    real = verification.run_engine
+    real = verification.run_engine_on
 
     def turned(*arguments):
-        return {k: np.roll(v, 1, axis=1) for k, v in real(*arguments).items()}
+        return np.roll(real(*arguments), 1, axis=1)
 
-    monkeypatch.setattr(verification, "run_engine", turned)
+    monkeypatch.setattr(verification, "run_engine_on", turned)
     with pytest.raises(
         ExportError, match=r"0 of 32 images have .* 98\.0% is asked for: calibrate on more images"
     ):

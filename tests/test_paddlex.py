@@ -48,12 +48,7 @@ def python():
 def exported(workspace):
     """An export of the digits' network, and what it says of some images."""
     weights, directory = workspace.path / "start.pdparams", workspace.path / "exported"
-    code = (
-        "import sys; from paddle_attention import ppcls; from paddle_attention.checkpoint import save_weights; "
-        "ppcls.register(); ppcls.init_logger(); config = ppcls.load_config(sys.argv[1]); "
-        "save_weights(ppcls.build_network(config, 'export').state_dict(), sys.argv[2])"
-    )
-    workspace.run("-c", code, CONFIG, str(weights))
+    workspace.start_weights(CONFIG, weights)
     overrides = (f"Global.pretrained_model={weights}", f"Global.save_inference_dir={directory}")
     workspace.tool("export_model", CONFIG, *overrides)
     folder = workspace.path / "dataset" / "digits" / "8"

@@ -25,7 +25,7 @@ from paddle_attention import ppcls  # noqa: E402
 from paddle_attention.analysis import markdown_table, write_between_markers  # noqa: E402
 from paddle_attention.checkpoint import load_checkpoint  # noqa: E402
 from paddle_attention.deploy import ExportError, export_inference_model, open_predictor  # noqa: E402
-from paddle_attention.deploy.formats import _convert, run_engine  # noqa: E402
+from paddle_attention.deploy.formats import convert, run_engine_on  # noqa: E402
 from paddle_attention.deploy.predictor import has_bfloat16  # noqa: E402
 from paddle_attention.engine import build_loader  # noqa: E402
 
@@ -43,12 +43,6 @@ def arrays(config, part, most=None):
 
 def outputs(run, images):
     return np.concatenate([run(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
-
-
-def engine_outputs(engine, path, precision, images):
-    batches = {f"{i:09}": images[i : i + _BATCH] for i in range(0, len(images), _BATCH)}
-    found = run_engine(engine, path, batches, precision)
-    return np.concatenate([found[key] for key in sorted(found)])
 
 
 def measure(folder, plan, name, seed):
@@ -73,14 +67,14 @@ def measure(folder, plan, name, seed):
         )
         prefix = os.path.join(directory, "inference")
         np.save(prefix + ".npy", calibration)
-        _convert("int8", prefix + ".onnx", prefix + ".all.onnx", prefix + ".npy", "everything")
-        found = {"fp32": engine_outputs("onnxruntime", prefix + ".onnx", "fp32", images)}
+        convert("int8", prefix + ".onnx", prefix + ".all.onnx", prefix + ".npy", "everything")
+        found = {"fp32": run_engine_on("onnxruntime", prefix + ".onnx", images, "fp32")}
         if has_bfloat16():
             found["bf16, Paddle"] = outputs(open_predictor(directory, precision="bf16"), images)
-            found["bf16, OpenVINO"] = engine_outputs("openvino", prefix + ".xml", "bf16", images)
-        found["int8"] = engine_outputs("onnxruntime", prefix + ".int8.onnx", "int8", images)
-        found["int8, OpenVINO"] = engine_outputs("openvino", prefix + ".int8.onnx", "int8", images)
-        found["int8, gates too"] = engine_outputs("onnxruntime", prefix + ".all.onnx", "int8", images)
+            found["bf16, OpenVINO"] = run_engine_on("openvino", prefix + ".xml", images, "bf16")
+        found["int8"] = run_engine_on("onnxruntime", prefix + ".int8.onnx", images, "int8")
+        found["int8, OpenVINO"] = run_engine_on("openvino", prefix + ".int8.onnx", images, "int8")
+        found["int8, gates too"] = run_engine_on("onnxruntime", prefix + ".all.onnx", images, "int8")
     best = found["fp32"].argmax(1)
     return {
         column: ((values.argmax(1) == labels).mean(), (values.argmax(1) == best).mean())

@@ -13,25 +13,27 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Operators of Paddle's programs that paddle2onnx lists under the names they had in Paddle 2.
-_OLD_NAMES = {
-    "add": "elementwise_add",
-    "subtract": "elementwise_sub",
-    "multiply": "elementwise_mul",
-    "divide": "elementwise_div",
-    "maximum": "elementwise_max",
-    "minimum": "elementwise_min",
-    "floor_divide": "elementwise_floordiv",
-    "remainder": "elementwise_mod",
-    "elementwise_pow": "elementwise_pow",
-    "matmul": "matmul_v2",
-    "mean": "reduce_mean",
-    "sum": "reduce_sum",
-    "max": "reduce_max",
-    "min": "reduce_min",
-    "flatten": "flatten_contiguous_range",
-    "batch_norm_": "batch_norm",
-}
+# Operators that paddle2onnx knows, but lists under the names they had in Paddle 2, such as elementwise_add.
+_RENAMED = frozenset(
+    [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "maximum",
+        "minimum",
+        "floor_divide",
+        "remainder",
+        "elementwise_pow",
+        "matmul",
+        "mean",
+        "sum",
+        "max",
+        "min",
+        "flatten",
+        "batch_norm_",
+    ]
+)
 # Where the way back from a gate reaches the network: statistics are taken of a map there.
 _MAPS = (
     "GlobalAveragePool",
@@ -52,7 +54,7 @@ def unknown_operators(program: str) -> list[str]:
     known = {*converter.get_all_supported_operators_pir(), *converter.get_all_supported_operators()}
     with open(program, encoding="utf-8") as file:
         used = set(_operators(json.load(file)))
-    return sorted(n for n in used if n not in known and n not in _OLD_NAMES and n not in _PLUMBING)
+    return sorted(n for n in used if n not in known and n not in _RENAMED and n not in _PLUMBING)
 
 
 def _operators(node: Any) -> Iterator[str]:

@@ -24,6 +24,7 @@ from ..interrupt import end_with_parent
 
 OPSET = 17
 _INT8 = ".int8.onnx"
+_BATCH = 64
 _PATIENCE = 600  # seconds for one conversion
 _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _COMPLAINT = re.compile(r"\[ERROR\]\s*\[Paddle2ONNX\]\s*(.*)")
@@ -35,18 +36,18 @@ class ExportError(ValueError):
 
 def _make_onnx(prefix: str, images: np.ndarray | None) -> None:
     program = prefix + ".json"
-    _convert("onnx", program, prefix + ".pdiparams", prefix + ".onnx", str(OPSET))
+    convert("onnx", program, prefix + ".pdiparams", prefix + ".onnx", str(OPSET))
 
 
 def _make_openvino(prefix: str, images: np.ndarray | None) -> None:
-    _convert("openvino", prefix + ".onnx", prefix + ".xml")
+    convert("openvino", prefix + ".onnx", prefix + ".xml")
 
 
 def _make_int8(prefix: str, images: np.ndarray | None) -> None:
     path = prefix + ".calibration.npy"
     np.save(path, np.asarray(images, "float32"))
     try:
-        _convert("int8", prefix + ".onnx", prefix + _INT8, path)
+        convert("int8", prefix + ".onnx", prefix + _INT8, path)
     finally:
         os.unlink(path)
 
@@ -115,7 +116,7 @@ def check_formats(formats: Sequence[str]) -> list[str]:
     return needed
 
 
-def _convert(kind: str, *arguments: str) -> None:
+def convert(kind: str, *arguments: str) -> None:
     """Run a conversion in a process of its own; raises ExportError with what the converter complains of."""
     _run("_conversion.py", [kind, *arguments], f"the conversion to {kind}")
     if not os.path.isfile(arguments[2 if kind == "onnx" else 1]):
@@ -139,6 +140,13 @@ def run_engine(
         with np.load(outputs) as arrays:
             several = "," in precision
             return {name if several else name.split(",", 1)[1]: arrays[name] for name in arrays.files}
+
+
+def run_engine_on(engine: str, path: str, images: np.ndarray, precision: str = "fp32") -> np.ndarray:
+    """The outputs for many images, in batches; see :func:`run_engine`."""
+    batches = {str(i): images[i : i + _BATCH] for i in range(0, len(images), _BATCH)}
+    found = run_engine(engine, path, batches, precision)
+    return np.concatenate([found[key] for key in batches])
 
 
 def _run(script: str, arguments: Sequence[str], what: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from paddle import nn
 
 from .comparing import images_to_compare, live_outputs, relative_error
-from .formats import FORMATS, ExportError, run_engine
+from .formats import FORMATS, ExportError, run_engine, run_engine_on
 
 _ATTEMPTS = 3  # paddle2onnx reads some numbers wrong in some runs, and right in the next
 _BATCH = 16
@@ -125,11 +125,10 @@ def _quantise(task: Task, name: str, live: nn.Layer) -> None:
     assert kind.make is not None
     kind.make(task.work, images[::2])
     judged = images[1::2]
-    batches = {str(i): judged[i : i + _BATCH] for i in range(0, len(judged), _BATCH)}
-    got = run_engine(kind.engine, task.work + kind.endings[-1], batches, "int8")
-    pairs = [(got[key], live_outputs(live, batch)) for key, batch in batches.items()]
-    same = sum(_same_classes(a, b, task.activation) for a, b in pairs)
-    worst = max(float(np.abs(a - b).max()) for a, b in pairs)
+    got = run_engine_on(kind.engine, task.work + kind.endings[-1], judged, "int8")
+    parts = [live_outputs(live, judged[i : i + _BATCH]) for i in range(0, len(judged), _BATCH)]
+    expected = np.concatenate(parts)
+    same, worst = _same_classes(got, expected, task.activation), float(np.abs(got - expected).max())
     text = f"{same} of {len(judged)} images have the live network's class, the largest difference of an output is {worst:.2g}"
     task.report(f"export check: {name}: {text}")
     if not same >= task.min_agreement * len(judged):
