@@ -7,11 +7,15 @@ with the live network. A network is checked in a process of its own; --results i
 
 import argparse
 import collections
-import concurrent.futures
+import contextlib
+import itertools
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
-import subprocess
 import sys
+import tempfile
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -19,24 +23,24 @@ sys.path.insert(0, ROOT)
 from backbone_matrix import export, reason, train_step, vary_constants  # noqa: E402
 
 from paddle_attention.cli.main import set_threads  # noqa: E402
+from paddle_attention.interrupt import end_with_parent  # noqa: E402
 
 _MARKER = "architectures"
 STAGES = ("bare", "accepted", "train", "export", "export, oneDNN")
 
 
 def names():
-    """All networks that PaddleClas exports, but for those of this library."""
-    code = (
-        "import json, ppcls.arch.backbone as b; from paddle_attention.ppcls import backbones as o; "
-        "print(json.dumps(sorted(n for n, v in vars(b).items() if o.is_network(v) and n not in o.__all__)))"
-    )
-    start = (
-        "import os; from paddle_attention import ppcls; ppcls.register(os.environ.get('PADDLECLAS_HOME')); "
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", start + code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    """All networks that PaddleClas exports, but for those of this library: the first of every file, then the second ones."""
+    from ppcls.arch import backbone
+
+    from paddle_attention.ppcls import backbones as own
+
+    files = collections.defaultdict(list)
+    for name, network in sorted(vars(backbone).items()):
+        if own.is_network(network) and name not in own.__all__:
+            files[network.__module__].append(name)
+    turns = itertools.zip_longest(*files.values())
+    return [name for turn in turns for name in turn if name is not None]
 
 
 def build(name, attention):
@@ -51,14 +55,18 @@ def build(name, attention):
         return ppcls.build_network({"Arch": arch})
 
 
-def check(name, stages):
-    """Print ``{stage: 'ok' or the reason, 'at', 'layers', 'first'}`` after every stage: a later one may crash."""
-    from paddle_attention import describe_blocks, ppcls
+def check(name, stages, path):
+    """Write ``{stage: 'ok' or the reason, 'at', 'layers', 'first'}`` to a file after every stage: a later one may crash."""
+    from paddle_attention import describe_blocks
     from paddle_attention.insertion.records import records
 
-    ppcls.register(os.environ.get("PADDLECLAS_HOME"))
-    ppcls.init_logger()
     cells, stage = {}, "accepted"
+
+    def tell(stage, value="ok"):
+        cells[stage] = value
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(cells, file)
+
     try:
         model = build(name, "SE")
         (call,) = records(model)
@@ -66,25 +74,31 @@ def check(name, stages):
         cells["at"] = (
             "block" if call.insertions[0].layer in {b.name for b in describe_blocks(model)} else "residual"
         )
-        _tell(cells, stage)
+        tell(stage)
         shape = _shape(model)
         if "train" in stages:
             stage = "train"
             missing = train_step(model, shape)
-            _tell(cells, stage, f"no gradient reaches {missing[0]}" if missing else "ok")
+            tell(stage, f"no gradient reaches {missing[0]}" if missing else "ok")
         if "export" in stages:
             vary_constants(model.state_dict())
-            for stage, onednn in (("export", False), ("export, oneDNN", True)):
-                export(model, shape, (onednn,))
-                _tell(cells, stage)
+            stage = "export"
+            for stage, why in _exports(model, shape):
+                tell(stage, why)
     except Exception as error:  # of any kind: it is the cell's content
         # A network that does not run is no matter of attention.
-        _tell(cells, "bare" if "does not run on a trial image" in str(error) else stage, reason(error))
+        tell("bare" if "does not run on a trial image" in str(error) else stage, reason(error))
 
 
-def _tell(cells, stage, value="ok"):
-    cells[stage] = value
-    print(json.dumps(cells), flush=True)
+def _exports(model, shape):
+    """The cells of the export; one run for both where the engine can do both."""
+    try:
+        export(model, shape)
+        accelerated = "ok"
+    except Exception as error:
+        accelerated = reason(error)
+        export(model, shape, (False,))
+    return [("export", "ok"), ("export, oneDNN", accelerated)]
 
 
 def _shape(model):
@@ -93,19 +107,49 @@ def _shape(model):
     return trace_network(model).input_shape
 
 
-def run(name, stages, limit):
-    """:func:`check` in a process of its own: a crash there is a cell, too."""
-    command = [sys.executable, __file__, "--one", name, *(f"--{stage}" for stage in stages)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        return {"accepted": f"took more than {limit} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    cells = json.loads(lines[-1]) if lines else {}
-    if done.returncode:
-        stage = next(stage for stage in STAGES[1:] if stage not in cells)
-        cells[stage] = f"the process ended with status {done.returncode}"
+def run(names, stages, limit, workers):
+    """``(name, cells)`` as they end, each :func:`check` in a process of its own: a crash there is a cell, too.
+
+    The processes begin with everything imported, and are of this thread, since Paddle's dynamic mode is.
+    """
+    context, waiting, running = multiprocessing.get_context("fork"), list(reversed(names)), {}
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                name = waiting.pop()
+                path = os.path.join(folder, f"{name}.json")
+                process = context.Process(target=_quietly, args=(name, stages, path))
+                process.start()
+                running[process.sentinel] = (name, process, path, time.monotonic() + limit)
+            multiprocessing.connection.wait(list(running), timeout=0.2)
+            for sentinel, (name, process, path, end) in list(running.items()):
+                late = process.is_alive() and time.monotonic() > end
+                if late:
+                    process.kill()
+                if late or not process.is_alive():
+                    process.join()
+                    del running[sentinel]
+                    how = f"takes more than {limit} s" if late else f"ended with status {process.exitcode}"
+                    yield name, _cells(path, how if late or process.exitcode else None)
+
+
+def _cells(path, how):
+    """What a process has written, and how it ended where that was early."""
+    cells = {}
+    with contextlib.suppress(FileNotFoundError, ValueError), open(path, encoding="utf-8") as file:
+        cells = json.load(file)
+    if how is not None:
+        cells[next((s for s in STAGES[1:] if s not in cells), STAGES[-1])] = f"the process {how}"
     return cells
+
+
+def _quietly(name, stages, path):
+    """What networks print is of no use to anyone."""
+    end_with_parent()
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    check(name, stages, path)
+    os._exit(0)
 
 
 def document(results):
@@ -145,29 +189,27 @@ def main():
     parser.add_argument("--train", action="store_true", help="also train one step")
     parser.add_argument("--export", action="store_true", help="also export and compare")
     parser.add_argument("--limit", type=int, default=900, metavar="SECONDS", help="for one network")
-    parser.add_argument("--one", metavar="NAME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     set_threads(1)
     stages = [stage for stage in ("train", "export") if getattr(options, stage)]
-    if options.one:
-        check(options.one, stages)
-        return
+    from paddle_attention import ppcls
     from paddle_attention.analysis import write_between_markers
     from paddle_attention.files import write_atomically
+
+    ppcls.register(os.environ.get("PADDLECLAS_HOME"))
+    ppcls.init_logger()
 
     results = {}
     if options.results and os.path.exists(options.results):
         with open(options.results, encoding="utf-8") as file:
             results = json.load(file)
     todo = options.names or [name for name in names() if name not in results]
-    with concurrent.futures.ThreadPoolExecutor(options.workers) as pool:
-        futures = {pool.submit(run, name, stages, options.limit): name for name in todo}
-        for future in concurrent.futures.as_completed(futures):
-            results[futures[future]] = future.result()
-            print(futures[future], future.result(), file=sys.stderr, flush=True)
-            if options.results:
-                content = json.dumps(dict(sorted(results.items())), indent=1).encode()
-                write_atomically(options.results, lambda file, content=content: file.write(content))
+    for name, cells in run(todo, stages, options.limit, options.workers):
+        results[name] = cells
+        print(name, cells, file=sys.stderr, flush=True)
+        if options.results:
+            content = json.dumps(dict(sorted(results.items())), indent=1).encode()
+            write_atomically(options.results, lambda file, content=content: file.write(content))
     text = document(dict(sorted(results.items())))
     print(text)
     if options.write:
