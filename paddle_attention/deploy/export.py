@@ -17,6 +17,7 @@ from .. import files
 from ..insertion import check_attention
 from .formats import FORMATS, ExportError, check_formats
 from .inference_config import write_inference_config
+from .rewriting import rewrite_saved
 from .verification import Task, make_and_check
 
 _CONFIG = ".yml"
@@ -59,6 +60,7 @@ def export_inference_model(
     config: Mapping[str, Any] | None = None,
     calibration: np.ndarray | None = None,
     min_agreement: float = 0.98,
+    rewrite: bool = True,
 ) -> dict[tuple[int, Any], float]:
     """Write a network for Paddle Inference, ONNX Runtime or OpenVINO.
 
@@ -87,6 +89,8 @@ def export_inference_model(
         calibration (numpy.ndarray, optional): for ``'int8'``, prepared photographs ``[n, C, H, W]`` of the kind that the
             network is for, at least 32: it is calibrated on every other one and judged by the rest.
         min_agreement (float): the share of these whose class must be the live network's.
+        rewrite (bool): let attention behind a 1x1 convolution read the smaller map before it, see
+            :mod:`paddle_attention.deploy.rewriting`; needs Paddle 3. The graph as it is, where that one does not agree.
         config (dict, optional): the parsed YAML; what it says of preprocessing and classes is written to
             ``<prefix>.yml`` as PaddleClas and PaddleX read it.
 
@@ -134,9 +138,17 @@ def export_inference_model(
                 spec = InputSpec([None, *image_shape], "float32", "x")
                 static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
                 paddle.jit.save(static, task.work)
+                changed = rewrite_saved(task.work) if rewrite else 0
                 if config is not None:
                     write_inference_config(config, task.work + _CONFIG)
-            errors = make_and_check(task, live, made)
+            try:
+                errors = make_and_check(task, live, made)
+            except ExportError as error:
+                if not changed:
+                    raise
+                task.report(f"export check: the graph as it is, since the rewritten one fails: {error}")
+                paddle.jit.save(static, task.work)
+                errors = make_and_check(task, live, made)
             _publish(task, errors)
         finally:
             shutil.rmtree(task.workdir, ignore_errors=True)

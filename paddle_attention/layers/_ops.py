@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -90,18 +89,14 @@ def unbiased(x: Tensor) -> Tensor:
     return count / ((count - 1.0).clip(min=1.0) if paddle.is_tensor(count) else max(count - 1.0, 1.0))
 
 
+def affine(x: Tensor, scale: Any, bias: float) -> Tensor:
+    """``x * scale + bias`` by one operation where ``scale`` is a number: each costs a deployed network more than it computes."""
+    return x * scale + bias if paddle.is_tensor(scale) else paddle.scale(x, scale, bias)
+
+
 def unflatten_like(y: Tensor, x: Tensor) -> Tensor:
     """``[N, C, L] -> [N, C, *x.shape[2:]]``: give flattened positions the spatial axes of ``x``."""
     return y.reshape([0, y.shape[1], *size_of(x, range(2, len(x.shape)))])
-
-
-def expand_gate(gate: Tensor, x: Tensor) -> Tensor:
-    """A gate with axes of size 1 in the shape of ``x``.
-
-    The deployed network multiplies maps of one shape quickly; where one is expanded over
-    a row or a column it falls to a kernel four times slower.
-    """
-    return gate.expand([-1, x.shape[1], *size_of(x, (2, 3))])
 
 
 def max_over(x: Tensor, axis: int) -> Tensor:
@@ -109,15 +104,6 @@ def max_over(x: Tensor, axis: int) -> Tensor:
     if x.dtype in HALF:  # not every device has half-precision kernels; the cast is exact both ways
         return max_over(x.astype("float32"), axis).astype(x.dtype)
     return paddle.take_along_axis(x, paddle.argmax(x, axis=axis, keepdim=True), axis=axis)
-
-
-def reduce_deployed(reduce: Callable[..., Any], x: Tensor, axis: int) -> Tensor:
-    """``reduce`` (``paddle.mean`` or ``paddle.max``) along one of the axes 1, 2, 3, kept.
-
-    Deployed networks keep channels last inside, and reduce such a map faster.
-    """
-    y = reduce(x.transpose([0, 2, 3, 1]), axis={1: 3, 2: 1, 3: 2}[axis], keepdim=True)
-    return y.transpose([0, 3, 1, 2])
 
 
 def average_grid(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,8 +12,9 @@ from paddle import Tensor, nn
 from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_choice, check_positive_int, hidden_width
+from ._deployed import expand_gate
 from ._init import batch_norm, conv
-from ._ops import expand_gate, is_deployed
+from ._ops import is_deployed
 
 __all__ = ["BAM"]
 

@@ -22,6 +22,7 @@ from paddle import Tensor, nn
 from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import hidden_width
+from ._deployed import max_over_pixels_deployed
 from ._init import pointwise, start_from_zero
 from ._ops import count_positions, full_precision, is_deployed, widen
 
@@ -33,11 +34,6 @@ POOL_TYPES = ("avg", "max", "lp", "lse")
 def max_over_pixels(x: Tensor) -> Tensor:
     """``[N, C, H, W] -> [N, C, 1, 1]`` maximum, with a backward of O(numel)."""
     return F.adaptive_max_pool2d(x, 1)
-
-
-def max_over_pixels_deployed(x: Tensor) -> Tensor:
-    """The same forward as :func:`max_over_pixels`, for graphs without a backward."""
-    return paddle.max(x.flatten(2), axis=-1, keepdim=True).unsqueeze(-1)
 
 
 def power_average(x: Tensor) -> Tensor:

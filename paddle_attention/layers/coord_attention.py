@@ -13,8 +13,9 @@ from paddle import Tensor
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_positive_int
+from ._deployed import reduce_deployed
 from ._init import batch_norm, conv, start_from_zero
-from ._ops import expand_gate, hard_sigmoid, is_deployed, reduce_deployed, size_of
+from ._ops import hard_sigmoid, is_deployed, size_of
 
 __all__ = ["CoordAttention"]
 
@@ -65,19 +66,24 @@ class CoordAttention(AttentionLayer):
             for last in (self.conv_h, self.conv_w):
                 start_from_zero(last.weight, last.bias)
 
-    def gates(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Gates of the rows ``[N, channels, H, 1]`` and of the columns ``[N, channels, 1, W]``."""
+    def _hidden(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The hidden features of the rows ``[N, hidden, H, 1]`` and of the columns ``[N, hidden, 1, W]``."""
         height = size_of(x, (2,))[0]
         if is_deployed(self):
             rows, columns = (reduce_deployed(paddle.mean, x, axis) for axis in (3, 2))
         else:
             rows, columns = (paddle.mean(x, axis=axis, keepdim=True) for axis in (3, 2))
-        columns = columns.transpose([0, 1, 3, 2])
-        y = self.bn1(self.conv1(paddle.concat([rows, columns], axis=2)))
+        y = self.bn1(self.conv1(paddle.concat([rows, columns.transpose([0, 1, 3, 2])], axis=2)))
         y = y * hard_sigmoid(y)
-        rows = F.sigmoid(self.conv_h(y[:, :, :height]))
-        columns = F.sigmoid(self.conv_w(y[:, :, height:].transpose([0, 1, 3, 2])))
-        return (2.0 * rows, 2.0 * columns) if self.identity_init else (rows, columns)
+        return y[:, :, :height], y[:, :, height:].transpose([0, 1, 3, 2])
+
+    def _gates(self, hidden: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        gates = (F.sigmoid(conv(y)) for conv, y in zip((self.conv_h, self.conv_w), hidden))
+        return tuple(2.0 * gate if self.identity_init else gate for gate in gates)
+
+    def gates(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Gates of the rows ``[N, channels, H, 1]`` and of the columns ``[N, channels, 1, W]``."""
+        return self._gates(self._hidden(x))
 
     def attention_maps(self, x: Tensor) -> dict[str, Tensor]:
         """``{'row': [N, channels, H, 1], 'column': [N, channels, 1, W]}``."""
@@ -85,7 +91,10 @@ class CoordAttention(AttentionLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        rows, columns = self.gates(x)
+        hidden = self._hidden(x)
         if is_deployed(self):
-            rows, columns = expand_gate(rows, x), expand_gate(columns, x)
+            # The few hidden channels are expanded rather than the gates: convolutions then write gates in x's layout.
+            size = size_of(x, (2, 3))
+            hidden = tuple(y.expand([-1, y.shape[1], *size]) for y in hidden)
+        rows, columns = self._gates(hidden)
         return x * columns * rows

@@ -14,7 +14,7 @@ from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_choice, check_positive, check_positive_int
 from ._init import constant
-from ._ops import count_positions, full_precision, widen
+from ._ops import affine, count_positions, full_precision, widen
 
 __all__ = ["GCT"]
 
@@ -67,9 +67,9 @@ class GCT(GateLayer):
         self.beta = self.create_parameter(shape, attr=constant(0.0))
 
     @staticmethod
-    def _sum(x: Tensor) -> Tensor:
-        """Sum over positions by a pooling, which is fast when deployed."""
-        return F.adaptive_avg_pool2d(x, 1) * count_positions(x)
+    def _mean(x: Tensor) -> Tensor:
+        """Mean over positions by a pooling, which is fast when deployed."""
+        return F.adaptive_avg_pool2d(x, 1)
 
     def gate(self, x: Tensor) -> Tensor:
         """The channel weights, ``[N, channels, 1, 1]``, each in [0, 2]."""
@@ -77,9 +77,12 @@ class GCT(GateLayer):
             wide = widen(x)
             alpha, gamma, beta = widen(self.alpha), widen(self.gamma), widen(self.beta)
             if self.mode == "l2":
-                norm = paddle.sqrt(self._sum(wide * wide) + self.epsilon) * alpha
-                scale = paddle.sqrt((norm * norm).mean(axis=1, keepdim=True) + self.epsilon)
+                # The mean over channels of (alpha norm)^2 is a convolution, one operation in a deployed network.
+                total = affine(self._mean(wide * wide), count_positions(wide), self.epsilon)
+                norm = paddle.sqrt(total)
+                weight = alpha * alpha * (1.0 / self.channels)
+                scale = paddle.sqrt(F.conv2d(total, weight) + self.epsilon)
             else:
-                norm = self._sum(wide if self.after_relu else paddle.abs(wide)) * alpha
-                scale = paddle.abs(norm).mean(axis=1, keepdim=True) + self.epsilon
-            return (1.0 + paddle.tanh(norm * (gamma / scale) + beta)).astype(x.dtype)
+                norm = self._mean(wide if self.after_relu else paddle.abs(wide)) * count_positions(wide)
+                scale = F.conv2d(paddle.abs(norm), paddle.abs(alpha) * (1.0 / self.channels)) + self.epsilon
+            return (1.0 + paddle.tanh(norm / scale * (alpha * gamma) + beta)).astype(x.dtype)

@@ -15,7 +15,7 @@ from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_divides
 from ._init import constant
-from ._ops import full_precision, unbiased, widen
+from ._ops import affine, full_precision, unbiased, widen
 
 __all__ = ["SGE"]
 
@@ -76,10 +76,10 @@ class SGE(GateLayer):
             ones = paddle.ones([self.groups, self.channels // self.groups, 1, 1], dtype=wide.dtype)
             similarity = F.conv2d(wide * self.avg_pool(wide), ones, groups=self.groups)
             centred = similarity - self.avg_pool(similarity)
-            variance = self.avg_pool(centred * centred) * unbiased(wide)
             # The root of an exact 0 has no gradient; 1e-15 is nothing beside the 1e-5.
-            deviation = paddle.sqrt(paddle.clip(variance, min=1e-30))
-            logits = centred / (deviation + 1e-5) * widen(self.weight) + widen(self.bias)
+            deviation = paddle.sqrt(affine(self.avg_pool(centred * centred), unbiased(wide), 1e-30))
+            # Times a small tensor: a division of the map would leave the deployed network's layout.
+            logits = centred * (widen(self.weight) / (deviation + 1e-5)) + widen(self.bias)
             gate = F.sigmoid(logits)
             return (2.0 * gate if self.identity_init else gate).astype(x.dtype)
 

@@ -7,13 +7,14 @@ ZjjConan/SimAM.
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_positive, check_positive_int
-from ._ops import full_precision, unbiased, widen
+from ._ops import affine, full_precision, unbiased, widen
 
 __all__ = ["SimAM"]
 
@@ -63,5 +64,6 @@ class SimAM(GateLayer):
             wide = widen(x)
             centred = wide - self.avg_pool(wide)
             square = centred * centred
-            variance = self.avg_pool(square) * unbiased(wide)
-            return F.sigmoid(square / (4.0 * (variance + self.e_lambda)) + 0.5).astype(x.dtype)
+            # Times the inverse of a small tensor: a division of the map would leave the deployed network's layout.
+            spread = affine(self.avg_pool(square), 4.0 * unbiased(wide), 4.0 * self.e_lambda)
+            return F.sigmoid(square * paddle.reciprocal(spread) + 0.5).astype(x.dtype)

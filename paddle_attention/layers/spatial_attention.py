@@ -15,8 +15,9 @@ from paddle import Tensor, nn
 from ..registry import register_attention
 from ._base import GateLayer
 from ._checks import check_fraction, check_odd, check_positive_int
+from ._deployed import reduce_deployed
 from ._init import start_from_zero
-from ._ops import is_deployed, max_over, reduce_deployed
+from ._ops import is_deployed, max_over
 
 __all__ = ["SpatialAttention"]
 

@@ -14,8 +14,9 @@ from paddle import Tensor
 from ..registry import register_attention
 from ._base import AttentionLayer
 from ._checks import check_odd, check_positive_int
+from ._deployed import expand_gate, reduce_deployed
 from ._init import batch_norm, conv
-from ._ops import expand_gate, is_deployed, max_over, reduce_deployed
+from ._ops import is_deployed, max_over
 
 __all__ = ["TripletAttention"]
 
@@ -37,8 +38,11 @@ class _Gate(AttentionLayer):
             maps = [reduce_deployed(reduce, x, axis) for reduce in (paddle.max, paddle.mean)]
         else:
             maps = [max_over(x, axis), paddle.mean(x, axis=axis, keepdim=True)]
-        pooled = paddle.concat([m.transpose(order) for m in maps], axis=1)
-        gate = F.sigmoid(self.bn(self.conv(pooled))).transpose(order)
+        pooled = paddle.concat(maps, axis=axis)
+        if axis == 1:
+            gate = F.sigmoid(self.bn(self.conv(pooled)))
+        else:
+            gate = F.sigmoid(self.bn(self.conv(pooled.transpose(order)))).transpose(order)
         return 2.0 * gate if self.identity_init else gate
 
 
@@ -105,4 +109,4 @@ class TripletAttention(AttentionLayer):
         total = maps[0]
         for gate in maps[1:]:
             total = total + gate
-        return x * (total * (1.0 / len(maps)))
+        return x * total * (1.0 / len(maps))

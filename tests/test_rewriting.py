@@ -1,0 +1,157 @@
+"""Exported graphs in which attention reads the smaller map before a 1x1 convolution."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddle_attention import CBAM, ECA, CoordAttention, GCBlock, SEBlock
+from paddle_attention.deploy import InferencePredictor, export, export_inference_model, rewriting
+
+pytestmark = pytest.mark.skipif(paddle.__version__ < "3", reason="Paddle 2 has no such programs")
+
+
+class Block(nn.Layer):
+    """A bottleneck: ``relu(attention(norm(conv(o))) + x)``."""
+
+    def __init__(self, attention, conv=None, norm=True, bias=False, between=None):
+        super().__init__()
+        self.reduce = nn.Conv2D(32, 8, 1)
+        self.conv = conv or nn.Conv2D(8, 32, 1, bias_attr=None if bias else False)
+        self.norm = nn.BatchNorm2D(32) if norm else nn.Identity()
+        self.between = between or nn.Identity()
+        self.attention = attention
+
+    def forward(self, x):
+        y = self.between(self.norm(self.conv(nn.functional.relu(self.reduce(x)))))
+        return nn.functional.relu(self.attention(y) + x)
+
+
+class Network(nn.Layer):
+    def __init__(self, block):
+        super().__init__()
+        self.stem, self.block, self.fc = nn.Conv2D(3, 32, 3, padding=1), block, nn.Linear(32, 5)
+
+    def forward(self, x):
+        return self.fc(self.block(self.stem(x)).mean([2, 3]))
+
+
+def varied(network, seed=0):
+    """Random values for all parameters and statistics: zeros and ones would hide a wrong fold."""
+    random = np.random.RandomState(seed)
+    for name, value in network.state_dict().items():
+        numbers = random.standard_normal(value.shape) * (0.5 if value.ndim < 2 else 0.3)
+        value.set_value((np.abs(numbers) + 0.5 if "_variance" in name else numbers).astype("float32"))
+    network.eval()
+    return network
+
+
+CASES = {
+    # name: block, places that change
+    "SE": (lambda: Block(SEBlock(32, reduction=4)), 1),
+    "SE without biases": (lambda: Block(SEBlock(32, reduction=4, bias=False)), 1),
+    "SE after a biased convolution": (lambda: Block(SEBlock(32, reduction=4), norm=False, bias=True), 1),
+    "SE after both": (lambda: Block(SEBlock(32, reduction=4), bias=True), 1),
+    "SE after neither": (lambda: Block(SEBlock(32, reduction=4), norm=False), 1),
+    "GC: mask, context and shortcut": (lambda: Block(GCBlock(32, ratio=0.25)), 3),
+    "GC by averages": (lambda: Block(GCBlock(32, ratio=0.25, pooling_type="avg")), 2),
+    "GC that multiplies": (lambda: Block(GCBlock(32, ratio=0.25, fusion_types="channel_mul")), 2),
+    "Coord": (lambda: Block(CoordAttention(32)), 1),
+    "CBAM: the average, not the maximum": (lambda: Block(CBAM(32, reduction=4)), 1),
+    "ECA reads channels, not by a 1x1 convolution": (lambda: Block(ECA(32)), 0),
+    "a ReLU between": (lambda: Block(SEBlock(32, reduction=4), between=nn.ReLU()), 0),
+    "a 3x3 convolution": (lambda: Block(SEBlock(32, reduction=4), conv=nn.Conv2D(8, 32, 3, padding=1)), 0),
+    "groups": (lambda: Block(SEBlock(32, reduction=4), conv=nn.Conv2D(8, 32, 1, groups=4)), 0),
+    "no fewer channels": (
+        lambda: Block(
+            SEBlock(32, reduction=4), conv=nn.Sequential(nn.Conv2D(8, 32, 1), nn.ReLU(), nn.Conv2D(32, 32, 1))
+        ),
+        0,
+    ),
+}
+
+
+def run(network, directory, **options):
+    export_inference_model(
+        network, str(directory), [3, 12, 20], None, report=lambda line: None, onednn=(True,), **options
+    )
+    return InferencePredictor(str(directory))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_numbers(tmp_path, monkeypatch, name):
+    make, expected = CASES[name]
+    network, counts = varied(Network(make())), []
+    rewrite = rewriting.rewrite_saved
+
+    def counted(path):
+        counts.append(rewrite(path))
+        return counts[-1]
+
+    monkeypatch.setattr(export, "rewrite_saved", counted)
+    predictor = run(network, tmp_path / "rewritten")
+    assert counts == [expected]
+    plain = run(network, tmp_path / "plain", rewrite=False)
+    assert counts == [expected]
+    images = np.random.RandomState(1).standard_normal([3, 3, 12, 20]).astype("float32")
+    want = network(paddle.to_tensor(images)).numpy()
+    scale = np.abs(want).max()
+    assert np.abs(predictor(images) - want).max() < 2e-6 * scale
+    assert np.abs(plain(images) - want).max() < 2e-6 * scale
+
+
+def test_the_large_map_is_not_read(tmp_path):
+    """The program is another one, also where its numbers are the same."""
+    network = varied(Network(Block(GCBlock(32, ratio=0.25))))
+    for rewrite in (True, False):
+        run(network, tmp_path / str(rewrite), rewrite=rewrite)
+    texts = [(tmp_path / str(rewrite) / "inference.json").read_text() for rewrite in (True, False)]
+    assert texts[0] != texts[1]
+
+
+def test_free_sizes(tmp_path):
+    network = varied(Network(Block(SEBlock(32, reduction=4))))
+    export_inference_model(network, str(tmp_path), [3, None, None], None, report=lambda line: None)
+    images = np.random.RandomState(1).standard_normal([2, 3, 9, 14]).astype("float32")
+    want = network(paddle.to_tensor(images)).numpy()
+    assert np.abs(InferencePredictor(str(tmp_path))(images) - want).max() < 2e-6 * np.abs(want).max()
+
+
+def test_a_shortcut_that_is_read_elsewhere(tmp_path):
+    """``y`` is read twice: the addition stays where it is."""
+
+    class Twice(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.vector = nn.Conv2D(32, 32, 1), nn.Conv2D(32, 32, 1)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return (y + self.vector(nn.functional.adaptive_avg_pool2d(x, 1))) + x + nn.functional.relu(y)
+
+    network = varied(Network(Twice()))
+    images = np.random.RandomState(1).standard_normal([1, 3, 12, 20]).astype("float32")
+    want = network(paddle.to_tensor(images)).numpy()
+    assert np.abs(run(network, tmp_path)(images) - want).max() < 2e-6 * np.abs(want).max()
+
+
+def test_dynamic_mode_comes_back(tmp_path):
+    run(varied(Network(Block(SEBlock(32)))), tmp_path)
+    assert paddle.in_dynamic_mode()
+
+
+def test_a_wrong_rewriting_is_not_used(tmp_path, monkeypatch):
+    """The graph as it is, and a line that says so."""
+    network, lines = varied(Network(Block(SEBlock(32, reduction=4)))), []
+
+    def wrong(self, kernel):
+        matrix, shift = after(self, kernel)
+        return matrix * 2.0, shift
+
+    after = rewriting._Linear.after
+    monkeypatch.setattr(rewriting._Linear, "after", wrong)
+    export_inference_model(network, str(tmp_path), [3, 12, 20], None, report=lines.append, onednn=(True,))
+    assert any("the graph as it is, since the rewritten one fails" in line for line in lines)
+    images = np.random.RandomState(1).standard_normal([1, 3, 12, 20]).astype("float32")
+    want = network(paddle.to_tensor(images)).numpy()
+    assert np.abs(InferencePredictor(str(tmp_path))(images) - want).max() < 2e-6 * np.abs(want).max()
