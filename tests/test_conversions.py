@@ -8,7 +8,7 @@ import paddle
 import pytest
 from modes import evaluating, training
 from paddle import nn
-from paddle.quantization import PTQ, QAT, QuantConfig
+from paddle.quantization import PTQ, QAT, ImperativePTQ, QuantConfig
 from paddle.quantization.imperative import ImperativeQuantAware
 from paddle.quantization.imperative.fuse_utils import fuse_layers
 from paddle.quantization.quanters import FakeQuanterWithAbsMaxObserver
@@ -47,6 +47,10 @@ def quantised_in_place(model):
     return model
 
 
+def calibrated_in_place(model):
+    return ImperativePTQ().quantize(evaluating(model), inplace=True)
+
+
 def fused(model):
     pairs = [[f"layer{s}.{b}.conv2", f"layer{s}.{b}.bn2"] for s in (1, 2, 3, 4) for b in (0, 1)]
     return fuse_layers(evaluating(model), pairs)
@@ -54,7 +58,7 @@ def fused(model):
 
 CONVERSIONS = [
     (conversion, at)
-    for conversion in (quantised, calibrated, quantised_in_place)
+    for conversion in (quantised, calibrated, quantised_in_place, calibrated_in_place)
     for at in ("residual", "layer*.*.conv1", "layer*.*.conv2", "identity", "pre", "block")
 ]
 CONVERSIONS += [(fused, at) for at in ("residual", "layer*.*.bn2", "block", "pre")]

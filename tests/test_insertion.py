@@ -1,5 +1,6 @@
 import copy
 import gc
+import inspect
 
 import numpy as np
 import paddle
@@ -479,6 +480,49 @@ class Adding(nn.Layer):
 
     def forward(self, x):
         return nn.functional.relu(self.add(self.conv(x), x))
+
+
+class AddsBy(nn.Layer):
+    """A residual block that adds by a function, in a network that calls it with a keyword."""
+
+    def __init__(self, add, by_keyword):
+        super().__init__()
+        self.by_keyword = by_keyword
+        self.block = self.Block(add)
+
+    class Block(nn.Layer):
+        def __init__(self, add):
+            super().__init__()
+            self.conv, self.add = nn.Conv2D(3, 3, 3, padding=1), add
+
+        def forward(self, x):
+            return nn.functional.relu(self.add(self.conv(x), x))
+
+    def forward(self, x):
+        return self.block(x=x) if self.by_keyword else self.block(x)
+
+
+@pytest.mark.parametrize("by_keyword", [False, True])
+@pytest.mark.parametrize("name", ["add", "add by keywords", "in place", "add_n"])
+def test_additions_and_calls_of_all_kinds(name, by_keyword):
+    if by_keyword and "with_kwargs" not in inspect.signature(nn.Layer.register_forward_pre_hook).parameters:
+        pytest.skip("hooks of Paddle 2 see no keyword arguments")
+    add = {
+        "add": lambda y, x: y + x,
+        "add by keywords": lambda y, x: paddle.add(x=y, y=x),
+        "in place": lambda y, x: y.add_(x),
+        "add_n": lambda y, x: paddle.add_n([y, x]),
+    }[name]
+    (block,) = describe_blocks(AddsBy(add, by_keyword))
+    assert (block.name, block.branch_end, block.shortcut) == ("block", "block.conv", "")
+
+
+def test_before_a_layer_that_is_called_with_keywords_alone():
+    model = AddsBy(lambda y, x: y + x, by_keyword=True)
+    with pytest.raises(
+        ValueError, match=r"'block' .* \(.*needs the first argument of its layer, which is called with"
+    ):
+        insert_attention(model, {"name": "SE", "reduction": 1}, at="identity")
 
 
 def test_additions_made_by_a_layer_are_seen():

@@ -12,6 +12,8 @@ from .request import PLACEMENTS
 from .trace import Call, Trace, operands
 from .units import repeated_units
 
+_ADDITIONS = ("AddGradNode", "AddNGradNode")  # names of graph nodes begin with these
+
 
 @dataclass(frozen=True)
 class Block:
@@ -180,7 +182,7 @@ class _Paths:
                 pending.extend(child.inputs)
                 continue
             paths = operands(node)
-            if node.name().startswith("AddGradNode") and len(paths) == 2:
+            if node.name().startswith(_ADDITIONS) and len(paths) == 2:
                 branch, shortcut = sorted(paths, key=self.depth, reverse=True)
                 if self.depth(shortcut) >= 0 and self.depth(branch) > 0:
                     found = _Addition()

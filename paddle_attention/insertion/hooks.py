@@ -56,7 +56,16 @@ class ApplyBefore(ApplyAttention):
     """Forward pre hook that passes the layer's first input through one of its sublayers."""
 
     def __call__(self, layer: nn.Layer, inputs: Any) -> Any:  # type: ignore[override]
+        self.check_arguments(inputs)
         return (self.attend(layer, inputs[0]), *inputs[1:]) if self.enabled else inputs
+
+    def check_arguments(self, inputs: Any) -> None:
+        """Raise ValueError where there is no first argument."""
+        if not inputs:
+            raise ValueError(
+                f"attention {self.key!r} needs the first argument of its layer, which is called with keyword arguments "
+                "alone; choose another layer"
+            )
 
 
 class ApplyToShortcut(ApplyBefore):
@@ -65,6 +74,7 @@ class ApplyToShortcut(ApplyBefore):
     raw = None
 
     def __call__(self, block: nn.Layer, inputs: Any) -> Any:  # type: ignore[override]
+        self.check_arguments(inputs)
         self.raw = inputs[0]
         return super().__call__(block, inputs)
 

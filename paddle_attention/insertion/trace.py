@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..trial import trial
 from .hooks import backbone_layers
 
 _LARGEST = 8192
+_HOOKS_TAKE_KEYWORDS = "with_kwargs" in inspect.signature(nn.Layer.register_forward_pre_hook).parameters
 PROBE_SIZES = (64, 224, 112, 256, 384, 32)
 
 
@@ -210,7 +212,9 @@ def run_trace(model: nn.Layer, input_shape: list[int] | None, inputs: Any = None
     trace = Trace(model, input_shape, dtype, inputs)
     with trial(model) as handles:
         for name, layer in trace.layers.items():
-            handles.append(layer.register_forward_pre_hook(lambda _, x, name=name: trace.enter(name, x)))
+            handles.append(
+                _before(layer, lambda _, x, keywords, name=name: trace.enter(name, (*x, *keywords.values())))
+            )
             layer._forward_pre_hooks.move_to_end(handles[-1]._hook_id, last=False)
             handles.append(layer.register_forward_post_hook(lambda _, x, y: trace.leave(y)))
         with _no_weight_gradients(model), paddle.enable_grad():
@@ -219,6 +223,13 @@ def run_trace(model: nn.Layer, input_shape: list[int] | None, inputs: Any = None
             finally:
                 trace.release()
     return trace
+
+
+def _before(layer: nn.Layer, hook: Callable[..., None]) -> Any:
+    """Have ``hook(layer, arguments, keyword arguments)`` called before a layer; Paddle 2 tells nothing of the latter."""
+    if _HOOKS_TAKE_KEYWORDS:
+        return layer.register_forward_pre_hook(hook, with_kwargs=True)
+    return layer.register_forward_pre_hook(lambda layer, arguments: hook(layer, arguments, {}))
 
 
 def _tracked(inputs: Any) -> tuple[Any, ...]:

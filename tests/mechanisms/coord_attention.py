@@ -35,7 +35,7 @@ CASES = [
 MUTANTS = [
     ("return x * columns * rows", "return x * rows"),
     ("y = y * hard_sigmoid(y)", "y = F.relu(y)"),
-    ("F.sigmoid(self.conv_w(", "F.sigmoid(self.conv_h("),
+    ("(self.conv_h, self.conv_w)", "(self.conv_h, self.conv_h)"),
 ]
 
 

@@ -35,8 +35,10 @@ BAD_ARGUMENTS = [
 # What is there, and what a mutant has instead; in another file of the layers where one is named.
 MUTANTS = [
     ("1.0 + paddle.tanh", "paddle.tanh"),
-    ("(norm * norm).mean(axis=1", "(norm * norm).sum(axis=1"),
-    ("paddle.sqrt(self._sum(wide * wide) + self.epsilon)", "self._sum(wide * wide)"),
+    ("alpha * alpha * (1.0 / self.channels)", "alpha * alpha"),
+    ("paddle.abs(alpha) * (1.0 / self.channels)", "alpha * (1.0 / self.channels)"),
+    ("norm = paddle.sqrt(total)", "norm = total"),
+    ("(alpha * gamma)", "gamma"),
 ]
 
 

@@ -45,8 +45,8 @@ BAD_ARGUMENTS = [
 
 # What is there, and what a mutant has instead; in another file of the layers where one is named.
 MUTANTS = [
-    (" * unbiased(wide)", ""),
-    ("(deviation + 1e-5)", "paddle.sqrt(variance + 1e-5)"),
+    (", unbiased(wide), 1e-30", ", 1.0, 1e-30"),
+    ("(deviation + 1e-5)", "paddle.sqrt(deviation * deviation + 1e-5)"),
     ("centred = similarity - self.avg_pool(similarity)", "centred = similarity"),
 ]
 

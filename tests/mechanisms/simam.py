@@ -32,7 +32,7 @@ BAD_ARGUMENTS = [
 MUTANTS = [
     (" * unbiased(wide)", ""),
     ("+ 0.5)", ")"),
-    ("variance + self.e_lambda", "variance + 1e-4"),
+    ("4.0 * self.e_lambda", "4e-4"),
 ]
 
 
