@@ -1,11 +1,14 @@
 """Verified export, and prediction from the result."""
 
+import subprocess
+import sys
+
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
 
-from paddle_attention import CBAM, SEBlock
+from paddle_attention import CBAM, SEBlock, build_attention
 from paddle_attention.deploy import ExportError, InferencePredictor, export_inference_model
 from paddle_attention.deploy.comparing import relative_error
 
@@ -132,3 +135,38 @@ def test_relative_error_sees_through_the_softmax():
 def test_nothing_to_load(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no exported model"):
         InferencePredictor(str(tmp_path))
+
+
+_PEAK = """
+import sys
+import numpy as np
+from paddle_attention.deploy import open_predictor
+
+def peak():
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+before = peak()
+open_predictor(sys.argv[1], "paddle")(np.zeros([1, 3, 128, 128], "float32"))
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["NonLocal2D", *(pytest.param(n, marks=pytest.mark.slow) for n in ("PAM", "BaseOC", "SelfAttention2D"))],
+)
+def test_exported_attention_over_positions_keeps_no_square_matrix(tmp_path, name):
+    """The scores of 128 x 128 positions are 1 GB: within 200 MB only if a part of the queries is taken at a time."""
+    paddle.seed(0)
+    model = nn.Sequential(nn.Conv2D(3, 64, 3, padding=1), build_attention(name, 64))
+    for value in model.parameters():
+        if not value.stop_gradient and float(value.abs().sum()) == 0:  # what would hide it
+            value.set_value(paddle.randn(value.shape) * 0.1)
+    export_inference_model(
+        model, str(tmp_path), [3, 128, 128], None, batch_sizes=(1,), onednn=(True,), report=lambda line: None
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout.split()[-1]) < 200

@@ -19,6 +19,7 @@ from ._ops import full_precision, widen
 
 # With more attention scores than this (4 MB) the queries are taken in chunks of so many.
 _SCORES, _QUERIES = 2**20, 256
+_STATIC_CHUNKS = 32  # at most, about: each is some operations of an exported graph
 
 
 def matmul_transposed(x: Tensor, y: Tensor) -> Tensor:
@@ -101,12 +102,13 @@ class _Recompute(PyLayer):
 
 
 def softmax_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, chunk: int | None = None
+    query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0, chunk: int | None = None, heads: int = 1
 ) -> Tensor:
     r"""Values averaged with softmax weights, :math:`\mathrm{softmax}_j(s\, q_i \cdot k_j)\, v_j`.
 
     Attention scores and softmax are in float32 also under automatic mixed precision.
-    With more than 2\ :sup:`20` attention scores the queries are taken in chunks, and the
+    With more than 2\ :sup:`20` attention scores the queries are taken in chunks (in an exported graph
+    where it knows the size), and the
     backward pass computes the weights again, so the memory needed grows with the
     number of positions and not with its square. The numbers are those of
     :func:`softmax_attention_naive` up to rounding.
@@ -115,6 +117,7 @@ def softmax_attention(
         query, key, value (Tensor): ``[N, D, L]``, ``[N, D, M]`` and ``[N, E, M]``.
         scale (float): factor of the attention scores.
         chunk (int, optional): take this many queries at a time, for tests.
+        heads (int): how many of N are of one image, which an exported graph does not know.
 
     Returns:
         Tensor ``[N, E, L]`` in the type of ``value``.
@@ -122,10 +125,13 @@ def softmax_attention(
     dtype = value.dtype
     with full_precision():
         query, key, value = widen(query), widen(key), widen(value)
-        # In a static graph the sizes may be unknown.
+        # A static graph may not know the sizes, which are -1 then.
         few = chunk is None and query.shape[2] * key.shape[2] <= _SCORES
-        if few or not paddle.in_dynamic_mode():
+        if few or min(query.shape[2], key.shape[2]) < 0:
             out = softmax_attention_naive(query, key, value, scale)
+        elif not paddle.in_dynamic_mode():
+            size = max(_QUERIES, query.shape[2] // _STATIC_CHUNKS) // heads
+            out = _in_chunks(query, key, value, scale, chunk or max(1, size))
         elif paddle.is_grad_enabled() and not all(t.stop_gradient for t in (query, key, value)):
             out = _Recompute.apply(query, key, value, scale, chunk)
         else:

@@ -121,7 +121,7 @@ class SelfAttention2D(AttentionLayer):
                 weights = self._weights(widen(query), widen(key), x)
                 y = average(widen(value), weights).astype(x.dtype)
         else:
-            y = softmax_attention(query, key, value, self.head_dim**-0.5)
+            y = softmax_attention(query, key, value, self.head_dim**-0.5, heads=self.num_heads)
         height, width = size_of(x, (2, 3))
         y = y.reshape([-1, self.channels, height * width])
         return x + self.out_conv(unflatten_like(y, x))
