@@ -2,7 +2,7 @@
 
     python tools/benchmark.py --quick                            # three mechanisms, under 3 minutes
     python tools/benchmark.py --output output/benchmark          # the ten most used, about an hour on 2 cores
-    python tools/benchmark.py --mechanisms all --training --memory
+    python tools/benchmark.py --mechanisms all --training --memory --growth
 
 Each engine runs in processes of its own; within one, the bare network and the one with attention take turns. Printed are
 medians of the processes and half the distance between the lowest and the highest. Exports are verified before they are
@@ -45,6 +45,7 @@ _QUICK = {
     "mechanisms": ["SE", "ECA", "CBAM"],
     "output": "./output/benchmark_quick",
 }
+_SIDES = [48, 96]  # of the maps whose times are compared
 FORMATS = {"paddle": "paddle", "onnxruntime": "onnx", "openvino": "openvino"}
 _PACKAGES = {"paddle": "paddlepaddle", "onnxruntime": "onnxruntime", "openvino": "openvino"}  # names on PyPI
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -96,6 +97,9 @@ def parse():
     )
     parser.add_argument(
         "--memory", action="store_true", help="also the peak memory of 8 images in Paddle Inference"
+    )
+    parser.add_argument(
+        "--growth", action="store_true", help="also how the time of a layer grows with the side of its map"
     )
     parser.add_argument("--output", metavar="DIR", help="default: ./output/benchmark, with --quick _quick")
     parser.add_argument("--write", metavar="FILE", help="the document to put the table into")
@@ -219,6 +223,11 @@ def others(options, results, directories):
                 {**task, "batch": 8, "size": options.size, "directory": directory}
             )
             results.save()
+    if options.growth:
+        todo = [n for n in directories if n != "bare" and n not in content.get("growth", {})]
+        task = {"kind": "growth", "threads": options.threads, "channels": 64, "sides": _SIDES}
+        content.setdefault("growth", {}).update(measure({**task, "names": todo, "rounds": options.rounds}))
+        results.save()
     if options.training:
         training = content.setdefault("training", {})
         todo = [n for n in directories if n != "bare" and n not in training]

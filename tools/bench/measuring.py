@@ -136,7 +136,36 @@ def _steps(task):
     return found
 
 
-TASKS = {"latency": _pairs, "memory": _memory, "bandwidth": _bandwidth, "training": _steps}
+def _growth(task):
+    """Exponents: the time of a layer grows with this power of the side of its map (2: with the number of positions)."""
+    import math
+
+    import paddle
+
+    from paddle_attention import build_attention
+
+    found = {}
+    for name in task["names"]:
+        layer, points = build_attention(name, task["channels"]), []
+        layer.eval()
+        for side in task["sides"]:
+            x = paddle.rand([1, task["channels"], side, side])
+            with paddle.no_grad():
+                layer(x)
+                times = [_clock(lambda x=x, layer=layer: layer(x)) for _ in range(task["rounds"])]
+            points.append((math.log(side), math.log(statistics.median(times))))
+        (x0, y0), (x1, y1) = points[-2:]
+        found[name] = (y1 - y0) / (x1 - x0)
+    return found
+
+
+TASKS = {
+    "latency": _pairs,
+    "memory": _memory,
+    "bandwidth": _bandwidth,
+    "training": _steps,
+    "growth": _growth,
+}
 
 if __name__ == "__main__":
     tools = os.path.dirname(os.path.dirname(_SCRIPT))

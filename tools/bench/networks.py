@@ -10,6 +10,9 @@ PLACES = {"BAM": {"at": "stage", "stages": [1, 2, 3]}, "SpatialAttention": {}}
 # How often the map must be read or written, at least: once for the statistics, twice for the product with the gate.
 PASSES = {"CBAM": 4, "TripletAttention": 4, "BAM": 3}
 USUAL_PASSES = 3
+# Where a bottleneck's last convolution stands before attention, the statistics are of a map of a quarter of the channels.
+BOTTLENECKS = ("resnet50", "resnet101", "resnet152", "resnext", "wide_resnet")
+BOTTLENECK_PASSES = {"SE": 2.25, "GCBlock": 2.5}
 
 
 def place(entry):
@@ -63,11 +66,17 @@ def export(name, backbone, size, directory, formats):
         "parameters": counts.params,
         "multiply_adds": counts.flops(),
         "map_bytes": map_bytes(network, size),
-        "passes": PASSES.get(name, USUAL_PASSES),
+        "passes": passes(name, backbone),
     }
     with open(facts_path, "w", encoding="utf-8") as file:
         json.dump(facts, file)
     return facts
+
+
+def passes(name, backbone):
+    """How often the map that a mechanism transforms passes through memory, at least."""
+    usual = PASSES.get(name, USUAL_PASSES)
+    return BOTTLENECK_PASSES.get(name, usual) if backbone.startswith(BOTTLENECKS) else usual
 
 
 def map_bytes(network, size):

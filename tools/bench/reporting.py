@@ -35,7 +35,14 @@ def table(results):
         {n for found in results["latency"].values() for n in found}, key=lambda n: _first(results, n)
     )
     header = ["mechanism", *map(column_name, settings)]
-    header += ["floor", "training step", "memory, MB", "parameters +%", "multiply-adds +%"]
+    header += [
+        "floor",
+        "training step",
+        "memory, MB",
+        "side to the power",
+        "parameters +%",
+        "multiply-adds +%",
+    ]
     bare = results["networks"]["bare"]
     rows = [
         [
@@ -44,6 +51,7 @@ def table(results):
             "",
             "",
             _memory(results, "bare"),
+            "",
             "",
             "",
         ]
@@ -65,6 +73,7 @@ def table(results):
                 f"{lowest:.2f}",
                 f"{summarise(steps)['ratio']:.2f}" if steps else "",
                 _memory(results, name),
+                f"{results['growth'][name]:.1f}" if name in results.get("growth", {}) else "",
                 f"{100 * (facts['parameters'] / bare['parameters'] - 1):.2f}",
                 f"{100 * (facts['multiply_adds'] / bare['multiply_adds'] - 1):.2f}",
             ]
