@@ -26,6 +26,7 @@ from paddle_attention.cli.main import set_threads  # noqa: E402
 from paddle_attention.interrupt import end_with_parent  # noqa: E402
 
 _MARKER = "architectures"
+_BARE_FAILS = "without attention, too"
 STAGES = ("bare", "accepted", "train", "export", "export, oneDNN")
 
 
@@ -43,13 +44,20 @@ def names():
     return [name for turn in turns for name in turn if name is not None]
 
 
+def paddle_names():
+    """New names of parameters: some networks give theirs fixed ones."""
+    import paddle
+
+    return paddle.utils.unique_name.guard()
+
+
 def build(name, attention):
     """The network with what a YAML says, or bare."""
     import paddle
 
     from paddle_attention import ppcls
 
-    with paddle.utils.unique_name.guard():  # some give their parameters fixed names
+    with paddle_names():
         paddle.seed(0)
         arch = {"name": "AttentionNet", "backbone": name, "attention": attention}
         return ppcls.build_network({"Arch": arch})
@@ -83,22 +91,40 @@ def check(name, stages, path):
         if "export" in stages:
             vary_constants(model.state_dict())
             stage = "export"
-            for stage, why in _exports(model, shape):
+            for stage, why in _exports(name, model, shape):
                 tell(stage, why)
     except Exception as error:  # of any kind: it is the cell's content
         # A network that does not run is no matter of attention.
         tell("bare" if "does not run on a trial image" in str(error) else stage, reason(error))
 
 
-def _exports(model, shape):
-    """The cells of the export; one run for both where the engine can do both."""
+def _exports(name, model, shape):
+    """The cells of the export; one run for both where the engine can do both, else that of the bare network, too."""
     try:
         export(model, shape)
-        accelerated = "ok"
+        yield "export", "ok"
+        yield "export, oneDNN", "ok"
     except Exception as error:
-        accelerated = reason(error)
         export(model, shape, (False,))
-    return [("export", "ok"), ("export, oneDNN", accelerated)]
+        yield "export", "ok"
+        why = reason(error)
+        yield "export, oneDNN", why
+        if not _exports_bare(name, shape):
+            yield "export, oneDNN", f"{_BARE_FAILS}: {why}"
+
+
+def _exports_bare(name, shape):
+    """Whether the network without attention can be exported for the accelerated engine."""
+    from ppcls.arch import backbone
+
+    with paddle_names():
+        network = getattr(backbone, name)()
+    train_step(network, shape)
+    try:
+        export(network, shape, (True,))
+    except Exception:
+        return False
+    return True
 
 
 def _shape(model):
