@@ -137,7 +137,7 @@ def test_names_of_other_things_are_refused(arch, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["build_gear", "load_dygraph_pretrain", "to_static", "build_model", "importlib"]
+    "name", ["build_gear", "load_dygraph_pretrain", "to_static", "build_model", "get_apis", "importlib"]
 )
 def test_helpers_are_no_networks(arch, name):
     with pytest.raises(ValueError, match=r"Arch\.name: PaddleClas has no network"):

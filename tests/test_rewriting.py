@@ -91,16 +91,12 @@ def test_the_same_numbers(tmp_path, monkeypatch, name):
     monkeypatch.setattr(export, "rewrite_saved", counted)
     predictor = run(network, tmp_path / "rewritten")
     assert counts == [expected]
-    plain = run(network, tmp_path / "plain", rewrite=False)
-    assert counts == [expected]
     images = np.random.RandomState(1).standard_normal([3, 3, 12, 20]).astype("float32")
     want = network(paddle.to_tensor(images)).numpy()
-    scale = np.abs(want).max()
-    assert np.abs(predictor(images) - want).max() < 2e-6 * scale
-    assert np.abs(plain(images) - want).max() < 2e-6 * scale
+    assert np.abs(predictor(images) - want).max() < 2e-6 * np.abs(want).max()
 
 
-def test_the_large_map_is_not_read(tmp_path):
+def test_rewriting_can_be_left_out(tmp_path):
     """The program is another one, also where its numbers are the same."""
     network = varied(Network(Block(GCBlock(32, ratio=0.25))))
     for rewrite in (True, False):

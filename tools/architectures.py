@@ -94,8 +94,21 @@ def check(name, stages, path):
             for stage, why in _exports(name, model, shape):
                 tell(stage, why)
     except Exception as error:  # of any kind: it is the cell's content
-        # A network that does not run is no matter of attention.
-        tell("bare" if "does not run on a trial image" in str(error) else stage, reason(error))
+        # A network that cannot be built, or does not run, is no matter of attention.
+        bare = "does not run on a trial image" in str(error) or (
+            stage not in cells and not _is_built_bare(name)
+        )
+        tell("bare" if bare else stage, reason(error))
+
+
+def _is_built_bare(name):
+    from ppcls.arch import backbone
+
+    try:
+        getattr(backbone, name)()
+    except Exception:
+        return False
+    return True
 
 
 def _exports(name, model, shape):

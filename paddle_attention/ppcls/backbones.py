@@ -205,9 +205,9 @@ def _build_backbone(name: str, arguments: dict[str, Any], also: Sequence[str] = 
     arch = importlib.import_module("ppcls.arch")
     factory: Any = getattr(arch, name, BACKBONES.get(name)) if isinstance(name, str) else None
     if not is_network(factory):
+        known = [n for n, v in vars(arch.backbone).items() if is_network(v)]
         raise ValueError(
-            f"Arch.backbone.name: PaddleClas has no backbone {name!r}"
-            f"{did_you_mean(name, [*vars(arch.backbone), *BACKBONES])}"
+            f"Arch.backbone.name: PaddleClas has no backbone {name!r}{did_you_mean(name, [*known, *BACKBONES])}"
         )
     weights = arguments.get("pretrained", False)
     if isinstance(weights, str) or "pretrained" not in arguments:
@@ -244,7 +244,7 @@ def is_network(value: Any) -> bool:
         return False
     module, name = getattr(value, "__module__", None) or "", getattr(value, "__name__", "")
     helpers = ("paddle.", "ppcls.utils", "ppcls.arch.utils", "ppcls.arch.gears", "ppcls.arch.slim")
-    return not module.startswith(helpers) and name not in ("build_model", "apply_to_static")
+    return not module.startswith(helpers) and name not in ("build_model", "apply_to_static", "get_apis")
 
 
 def _no_weights(factory: Callable[..., Any]) -> dict[str, bool]:
