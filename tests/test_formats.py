@@ -418,19 +418,29 @@ def test_int8_that_changes_classes_is_refused(tmp_path, monkeypatch):
 
 
 @needs_converters
-@pytest.mark.parametrize("name", ["SE", "CBAM", "ECA"])
-def test_gates_stay_in_float(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "added"),
+    [
+        *(
+            (name, 0)
+            for name in ("SE", "CBAM", "ECA", "SimAM", "SGE", "BAM", "CoordAttention", "TripletAttention")
+        ),
+        ("GCBlock", 2),  # what it adds to the map is no gate
+    ],
+)
+def test_gates_stay_in_float(tmp_path, name, added):
     """None of their convolutions is quantised; the network's own all are."""
     import onnx
 
     options = {"activation": None, "calibration": coloured(64), "min_agreement": 0}
-    export(network(build_attention(name, 16)), tmp_path, (3, 8, 8), ["int8"], **options)
+    arguments = {"groups": 4} if name == "SGE" else {}
+    export(network(build_attention(name, 16, **arguments)), tmp_path, (3, 8, 8), ["int8"], **options)
     graph = onnx.load(str(tmp_path / "inference.int8.onnx")).graph
     made = {output: node.op_type for node in graph.node for output in node.output}
     products = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    quantised = [node for node in products if made.get(node.input[0]) == "DequantizeLinear"]
-    assert len(quantised) == 2  # the first convolution and the classifier
-    assert len(products) > 2
+    quantised = [node for node in products if made.get(node.input[1]) == "DequantizeLinear"]
+    assert len(quantised) == 2 + added  # the first convolution and the classifier
+    assert len(products) > 2 or name == "SimAM"
 
 
 @needs_converters

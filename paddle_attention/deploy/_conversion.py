@@ -7,10 +7,11 @@ python _conversion.py int8 ONNX TARGET IMAGES [everything]
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # Operators that paddle2onnx knows, but lists under the names they had in Paddle 2, such as elementwise_add.
@@ -35,14 +36,23 @@ _RENAMED = frozenset(
     ]
 )
 # Where the way back from a gate reaches the network: statistics are taken of a map there.
-_MAPS = (
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "AveragePool",
-    "MaxPool",
-    "ReduceMean",
-    "ReduceMax",
-    "ReduceSum",
+_WEIGHTS = ("Sigmoid", "Softmax", "HardSigmoid", "Tanh")
+# What may stand between these and the product with a map.
+_REARRANGING = (
+    *(
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Reshape",
+        "Transpose",
+        "Expand",
+        "Tile",
+        "Unsqueeze",
+        "Squeeze",
+        "Flatten",
+    ),
+    *("Slice", "Split", "Gather", "Concat", "Identity", "Cast"),
 )
 _PLUMBING = ("data", "fetch", "feed")
 
@@ -132,28 +142,63 @@ def to_int8(source: str, target: str, images: str, what: str = "") -> None:
 
 
 def gate_nodes(graph: Any) -> list[str]:
-    """Names of the convolutions and products whose result, through a sigmoid or a softmax, is multiplied with a map."""
+    """Names of the convolutions and products of gates: what leads from a map to weights that are multiplied with it.
+
+    Weights are what a sigmoid or a softmax returns; what leads to the map itself is the network's own.
+    """
     makers = {name: node for node in graph.node for name in node.output}
-    widths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    readers = collections.defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    spreading = {tensor.name for tensor in graph.initializer if _is_even(tensor)}
     found: set[str] = set()
     for node in graph.node:
-        if node.op_type in ("Sigmoid", "Softmax", "HardSigmoid", "Tanh"):
-            pending = list(node.input)
-            while pending:
-                maker = makers.get(pending.pop())
-                if maker is None or maker.name in found or maker.op_type in _MAPS:
-                    continue
-                if (
-                    maker.op_type == "Concat"
-                ):  # of statistics; a mean over channels is a convolution of one channel
-                    statistics = [makers[name] for name in maker.input if name in makers]
-                    found |= {
-                        n.name for n in statistics if n.op_type == "Conv" and widths.get(n.input[1]) == 1
-                    }
-                    continue
-                found.add(maker.name)
-                pending += maker.input
+        if node.op_type in _WEIGHTS:
+            maps, path = _multiplied(node, makers, readers, spreading)
+            if maps:
+                own = _leading_to(maps, makers)
+                found |= path | {name for name in _leading_to(node.input, makers) if name not in own}
     return sorted(n.name for n in graph.node if n.name in found and n.op_type in ("Conv", "Gemm", "MatMul"))
+
+
+def _is_even(tensor: Any) -> bool:
+    """Whether all numbers of weights of a convolution are one: it spreads a gate over channels."""
+    from onnx import numpy_helper
+
+    return len(tensor.dims) == 4 and bool(numpy_helper.to_array(tensor).ptp() == 0)
+
+
+def _leading_to(names: Iterable[str], makers: dict[str, Any]) -> set[str]:
+    """Names of all nodes from which tensors are made."""
+    found: set[str] = set()
+    pending = list(names)
+    while pending:
+        maker = makers.get(pending.pop())
+        if maker is not None and maker.name not in found:
+            found.add(maker.name)
+            pending += maker.input
+    return found
+
+
+def _multiplied(
+    node: Any, makers: dict[str, Any], readers: dict[str, list[Any]], spreading: set[str]
+) -> tuple[list[str], set[str]]:
+    """The maps that are multiplied with what a node returns, and the names of the nodes on the way there."""
+    maps, path = [], set()
+    pending = list(node.output)
+    while pending:
+        name = pending.pop()
+        for reader in readers[name]:
+            others = [other for other in reader.input if other != name and other in makers]
+            if reader.op_type in ("Mul", "MatMul") and others:
+                maps += others
+            elif reader.op_type in _REARRANGING or (
+                reader.op_type == "Conv" and reader.input[1] in spreading
+            ):
+                path.add(reader.name)
+                pending += reader.output
+    return maps, path
 
 
 def main(kind: str, *arguments: str) -> None:

@@ -79,7 +79,7 @@ class SGE(GateLayer):
             # The root of an exact 0 has no gradient; 1e-15 is nothing beside the 1e-5.
             deviation = paddle.sqrt(affine(self.avg_pool(centred * centred), unbiased(wide), 1e-30))
             # Times a small tensor: a division of the map would leave the deployed network's layout.
-            logits = centred * (widen(self.weight) / (deviation + 1e-5)) + widen(self.bias)
+            logits = centred * (paddle.reciprocal(deviation + 1e-5) * widen(self.weight)) + widen(self.bias)
             gate = F.sigmoid(logits)
             return (2.0 * gate if self.identity_init else gate).astype(x.dtype)
 
