@@ -73,3 +73,27 @@ def test_mistakes_are_one_line(measured, arguments, message):
     done = benchmark(*arguments, "--output", folder / "out")
     assert done.returncode == 2
     assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("tool", ["format_table", "architectures"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is no JSON"), ("[1]", "is not what this command has written"), ('{"SE": 1}', "is not what")],
+)
+def test_damaged_results_of_other_tools(tmp_path, tool, content, message):
+    (tmp_path / "results.json").write_text(content, encoding="utf-8")
+    command = [sys.executable, os.path.join(ROOT, "tools", f"{tool}.py"), "--results"]
+    done = subprocess.run([*command, tmp_path / "results.json"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("tool", "message"),
+    [("format_table", "unknown attention 'SEE'"), ("architectures", "PaddleClas has no network 'SEE'")],
+)
+def test_unknown_names_in_other_tools(tool, message):
+    command = [sys.executable, os.path.join(ROOT, "tools", f"{tool}.py"), "SEE"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]

@@ -22,7 +22,7 @@ sys.path.insert(0, ROOT)
 
 from backbone_matrix import export, reason, train_step, vary_constants  # noqa: E402
 
-from paddle_attention.cli.main import set_threads  # noqa: E402
+from paddle_attention.cli.main import run_tool, set_threads  # noqa: E402
 from paddle_attention.interrupt import end_with_parent  # noqa: E402
 
 _MARKER = "architectures"
@@ -233,22 +233,20 @@ def main():
     stages = [stage for stage in ("train", "export") if getattr(options, stage)]
     from paddle_attention import ppcls
     from paddle_attention.analysis import write_between_markers
-    from paddle_attention.files import write_atomically
+    from paddle_attention.files import read_results, write_results
+    from paddle_attention.naming import did_you_mean
 
     ppcls.register(os.environ.get("PADDLECLAS_HOME"))
     ppcls.init_logger()
 
-    results = {}
-    if options.results and os.path.exists(options.results):
-        with open(options.results, encoding="utf-8") as file:
-            results = json.load(file)
-    todo = options.names or [name for name in names() if name not in results]
+    results, known = read_results(options.results, dict), names()
+    if unknown := [name for name in options.names if name not in known]:
+        raise ValueError(f"PaddleClas has no network {unknown[0]!r}{did_you_mean(unknown[0], known)}")
+    todo = options.names or [name for name in known if name not in results]
     for name, cells in run(todo, stages, options.limit, options.workers):
         results[name] = cells
         print(name, cells, file=sys.stderr, flush=True)
-        if options.results:
-            content = json.dumps(dict(sorted(results.items())), indent=1).encode()
-            write_atomically(options.results, lambda file, content=content: file.write(content))
+        write_results(options.results, results)
     text = document(dict(sorted(results.items())))
     print(text)
     if options.write:
@@ -256,4 +254,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

@@ -14,7 +14,6 @@ import argparse
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import sys
@@ -26,7 +25,8 @@ from bench.measuring import measure  # noqa: E402
 from bench.networks import export  # noqa: E402
 from bench.reporting import document, plot, write_csv  # noqa: E402
 
-from paddle_attention.cli.main import set_threads  # noqa: E402
+from paddle_attention.cli.main import run_tool, set_threads  # noqa: E402
+from paddle_attention.files import read_results, write_results  # noqa: E402
 
 USUAL = ["SE", "ECA", "CBAM", "GCBlock", "SGE", "BAM", "GCT", "SimAM", "CoordAttention", "TripletAttention"]
 _WHOLE = {
@@ -115,32 +115,21 @@ def parse():
     return options
 
 
-def fail(message):
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 class Results:
     """What was measured, in a file that is whole at every moment."""
 
     def __init__(self, path, heading):
         self.path, self.content = path, {"latency": {}, "networks": {}}
-        if os.path.exists(path):
-            try:
-                with open(path, encoding="utf-8") as file:
-                    self.content = json.load(file)
-            except ValueError as error:
-                fail(f"{path} is no JSON ({error}); remove it to begin again")
+        self.content.update(read_results(path, (dict, str, int, float)))
         for key in ("machine", "network"):
             if self.content.get(key, heading[key]) != heading[key]:
-                fail(f"{path} was measured with another {key} ({self.content[key]}); give another --output")
+                raise ValueError(
+                    f"{path} was measured with another {key} ({self.content[key]}); give another --output"
+                )
         self.content.update(heading)
 
     def save(self):
-        from paddle_attention.files import write_atomically
-
-        text = json.dumps(self.content, indent=1).encode()
-        write_atomically(self.path, lambda file: file.write(text))
+        write_results(self.path, self.content)
 
 
 def networks(options, results):
@@ -151,7 +140,7 @@ def networks(options, results):
     names = known if options.mechanisms == ["all"] else options.mechanisms
     for name in names:
         if name not in known:
-            fail(f"--mechanisms: unknown attention {name!r} (known: {', '.join(known)})")
+            raise ValueError(f"--mechanisms: unknown attention {name!r} (known: {', '.join(known)})")
     directories = {}
     for name in ["bare", *names]:
         directory = os.path.join(options.output, "networks", f"{options.backbone}_{options.size}_{name}")
@@ -267,4 +256,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

@@ -8,7 +8,6 @@ their cells say ok; those of bfloat16 and int8 hold the relative error. Needs th
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -16,7 +15,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from paddle_attention.cli.main import set_threads  # noqa: E402
+from paddle_attention.cli.main import run_tool, set_threads  # noqa: E402
 
 _MARKER = "formats"
 _SIDE, _IMAGES = 64, 32
@@ -139,23 +138,16 @@ def main():
     set_threads(os.cpu_count())
     from paddle_attention import list_attentions
     from paddle_attention.analysis import write_between_markers
-    from paddle_attention.files import write_atomically
+    from paddle_attention.files import read_results, write_results
 
     known = [entry.name for entry in list_attentions()]
-    for name in options.names:
-        if name not in known:
-            print(f"error: unknown attention {name!r} (known: {', '.join(known)})", file=sys.stderr)
-            sys.exit(2)
-    results = {}
-    if options.results and os.path.exists(options.results):
-        with open(options.results, encoding="utf-8") as file:
-            results = json.load(file)
+    if unknown := [name for name in options.names if name not in known]:
+        raise ValueError(f"unknown attention {unknown[0]!r} (known: {', '.join(known)})")
+    results = read_results(options.results, dict)
     for name in options.names or [n for n in known if n not in results]:
         results[name] = check(name)
         print(name, results[name], file=sys.stderr, flush=True)
-        if options.results:
-            content = json.dumps(dict(sorted(results.items())), indent=1).encode()
-            write_atomically(options.results, lambda file, content=content: file.write(content))
+        write_results(options.results, results)
     text = document(results)
     print(text)
     if options.write:
@@ -163,4 +155,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_tool(main))

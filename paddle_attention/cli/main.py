@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,17 @@ def main(command: str | None = None, arguments: list[str] | None = None) -> int:
     if lost is None or status or (command or arguments[0]) == "train":  # its log is a file as well
         return status
     return 128 + 13 if isinstance(lost, BrokenPipeError) else _say(f"error: {lost}", 2)
+
+
+def run_tool(run: Callable[[], object]) -> int:
+    """Run a tool's main function and return the exit status, as :func:`main` does."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except (ValueError, OSError, ImportError) as error:
+        return _say(f"error: {_one_line(error, None)}", 2)
+    return 0
 
 
 def _run(command: str | None, arguments: list[str]) -> int:

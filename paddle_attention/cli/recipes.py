@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ from .. import ppcls
 from ..analysis import markdown_table
 from ..config import ConfigError
 from ..engine import check_recipe
-from ..files import write_atomically
+from ..files import read_results, write_results
 from ..ppcls.starts import training_starts
 
 
@@ -67,32 +66,13 @@ def own_reasons(
         limit (int): seconds for one.
         results (str, optional): a JSON file of what is done, to go on from.
     """
-    done: dict[str, str] = {}
-    if results and os.path.exists(results):
-        done = _read(results)
+    done = read_results(results, str)
     yield from ((path, done[path]) for path in paths if path in done)
     todo = {os.path.abspath(os.path.join(folder, path)): path for path in paths if path not in done}
     for whole, reason in training_starts(tree, list(todo), workers, limit):
         done[todo[whole]] = reason
-        if results:
-            content = json.dumps(dict(sorted(done.items())), indent=1).encode()
-            _write(results, content)
+        write_results(results, done)
         yield todo[whole], reason
-
-
-def _read(path: str) -> dict[str, str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except ValueError as error:
-        raise ValueError(f"--results {path} is no JSON ({error}); remove it to begin again") from error
-    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise ValueError(f"--results {path} is not what this command has written; remove it to begin again")
-    return found
-
-
-def _write(path: str, content: bytes) -> None:
-    write_atomically(path, lambda file: file.write(content))
 
 
 def document(embedded: dict[str, str], own: dict[str, str] | None = None) -> str:

@@ -164,9 +164,10 @@ def gate_nodes(graph: Any) -> list[str]:
 
 def _is_even(tensor: Any) -> bool:
     """Whether all numbers of weights of a convolution are one: it spreads a gate over channels."""
+    import numpy as np
     from onnx import numpy_helper
 
-    return len(tensor.dims) == 4 and bool(numpy_helper.to_array(tensor).ptp() == 0)
+    return len(tensor.dims) == 4 and bool(np.ptp(numpy_helper.to_array(tensor)) == 0)
 
 
 def _leading_to(names: Iterable[str], makers: dict[str, Any]) -> set[str]:

@@ -12,6 +12,7 @@ from .atomic import (
 )
 from .errors import DamagedFileError, FolderInUseError, explain
 from .lock import FolderLock
+from .results import read_results, write_results
 from .sets import MANIFEST, commit, has_manifest, read_manifest, recover, remove, verify
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "read_lines",
     "read_manifest",
     "read_regular_file",
+    "read_results",
     "recover",
     "remove",
     "sha256",
@@ -34,4 +36,5 @@ __all__ = [
     "sync_file",
     "verify",
     "write_atomically",
+    "write_results",
 ]
