@@ -41,7 +41,8 @@ def network(name):
     from paddle_attention import get_attention, insert_attention
 
     model = resnet18(num_classes=10)
-    insert_attention(model, {"name": name, **NARROW.get(name, {})}, **place(get_attention(name)))
+    spec = {"name": name, **NARROW.get(name, {})}
+    insert_attention(model, spec, **{**place(get_attention(name)), **WIDE.get(name, {})})
     vary_constants(model.state_dict())
     train_step(model, [3, _SIDE, _SIDE])
     model.eval()
@@ -49,6 +50,7 @@ def network(name):
 
 
 NARROW = {"ShuffleAttention": {"groups": 8}}  # of 64 channels
+WIDE = {"PyramidOC": {"stages": [1]}}  # parts of the map, which is to be no smaller than 6 x 6
 
 
 def check(name):
