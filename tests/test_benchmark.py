@@ -66,6 +66,7 @@ def test_it_goes_on_from_what_was_measured(measured):
         (["--mechanisms", "SEE"], "--mechanisms: unknown attention 'SEE'"),
         (["--size", "0"], "must be a positive integer, but got '0'"),
         (["--mechanisms", "SE", "--backbone", "resnet34"], "was measured with another network"),
+        (["--backbone", "ResNet"], "paddle.vision.models has no network 'ResNet'"),
     ],
 )
 def test_mistakes_are_one_line(measured, arguments, message):

@@ -443,6 +443,64 @@ def test_gates_stay_in_float(tmp_path, name, added):
     assert len(products) > 2 or name == "SimAM"
 
 
+GRAPHS = {
+    # name: nodes as (operation, inputs, output), names of those that stay in float
+    "a gate": (
+        [("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h"), ("Sigmoid", "h", "s"), ("Mul", "y s", "z")],
+        "h",
+    ),
+    "a gate that clips": (
+        [("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h"), ("Clip", "h", "s"), ("Mul", "s y", "z")],
+        "h",
+    ),
+    "a gate used again after its own product": (
+        [
+            *[
+                ("GlobalAveragePool", "y", "p"),
+                ("Conv", "p w1", "h"),
+                ("Sigmoid", "h", "s"),
+                ("Mul", "y s", "z"),
+            ],
+            *[("Conv", "z w1", "u"), ("Mul", "u s", "v")],
+        ],
+        "h",
+    ),
+    "a gate that reads the map": ([("Conv", "y w1", "h"), ("Sigmoid", "h", "s"), ("Mul", "y s", "z")], "h"),
+    "swish": ([("Sigmoid", "y", "s"), ("Mul", "y s", "z")], ""),
+    "a branch that ends in tanh": (
+        [
+            *[
+                ("Conv", "y w1", "u"),
+                ("Tanh", "u", "t"),
+                ("GlobalAveragePool", "y", "p"),
+                ("Conv", "p w1", "h"),
+            ],
+            *[("Sigmoid", "h", "s"), ("Mul", "t s", "z")],
+        ],
+        "h",
+    ),
+    "a classifier": ([("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h"), ("Softmax", "h", "z")], ""),
+}
+
+
+@needs_converters
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_what_a_gate_is(name, named):
+    """``y`` is made by a convolution of the network; some nodes have no name, as those that paddle2onnx makes of hardswish."""
+    from onnx import TensorProto, helper
+
+    from paddle_attention.deploy._conversion import gate_nodes
+
+    nodes, float_ones = GRAPHS[name]
+    made = [
+        helper.make_node(kind, ins.split(), [out], name=out if named or kind == "Conv" else "")
+        for kind, ins, out in [("Conv", "x w1", "y"), *nodes]
+    ]
+    weights = helper.make_tensor("w1", TensorProto.FLOAT, [2, 1, 1, 1], [0.5, 1.5])
+    assert gate_nodes(helper.make_graph(made, name, [], [], [weights])) == float_ones.split()
+
+
 @needs_converters
 @pytest.mark.parametrize("engine", ["paddle", "onnxruntime", "openvino"])
 def test_images_of_another_size_are_refused(tmp_path, engine):

@@ -131,6 +131,72 @@ def test_a_shortcut_that_is_read_elsewhere(tmp_path):
     assert np.abs(run(network, tmp_path)(images) - want).max() < 2e-6 * np.abs(want).max()
 
 
+class Norms(nn.Layer):
+    """One convolution, two normalisations: their averages are of one map, but not of one linear form."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2D(8, 32, 1), nn.BatchNorm2D(32), nn.BatchNorm2D(32)
+        self.stem, self.kernel = nn.Conv2D(3, 8, 3), nn.Conv2D(32, 4, 1)
+
+    def forward(self, x):
+        y = self.conv(nn.functional.relu(self.stem(x)))
+        parts = [nn.functional.adaptive_avg_pool2d(norm(y), 1) for norm in (self.first, self.second)]
+        return self.kernel(paddle.concat(parts, axis=2)).flatten(1)
+
+
+class Weighted(nn.Layer):
+    """GCBlock's weighted average, of a pooled map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.mask = (
+            nn.Conv2D(3, 8, 3, padding=1),
+            nn.Conv2D(8, 32, 1),
+            nn.Conv2D(32, 1, 1),
+        )
+        self.kernel = nn.Conv2D(32, 4, 1)
+
+    def forward(self, x):
+        y = nn.functional.avg_pool2d(self.conv(nn.functional.relu(self.stem(x))), 2)
+        size = y.shape[2] * y.shape[3]
+        weights = nn.functional.softmax(self.mask(y).flatten(2), axis=-1).reshape([-1, 1, *y.shape[2:]])
+        return self.kernel(nn.functional.adaptive_avg_pool2d(y * weights, 1) * float(size)).flatten(1)
+
+
+class ScalarBias(nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2D(3, 8, 3), nn.Conv2D(8, 32, 1, bias_attr=False)
+        self.bias, self.kernel = self.create_parameter([1]), nn.Conv2D(32, 4, 1)
+
+    def forward(self, x):
+        y = self.conv(nn.functional.relu(self.stem(x))) + self.bias.reshape([1, 1, 1, 1])
+        return self.kernel(nn.functional.adaptive_avg_pool2d(y, 1)).flatten(1)
+
+
+@pytest.mark.parametrize("make", [Norms, Weighted, ScalarBias])
+def test_forms_that_look_alike(tmp_path, make):
+    """The rewritten program agrees by itself, without the plain one to fall back on."""
+    network, lines = varied(make()), []
+    export_inference_model(network, str(tmp_path), [3, 12, 20], None, report=lines.append, onednn=(True,))
+    assert not any("the graph as it is" in line for line in lines)
+    images = np.random.RandomState(1).standard_normal([1, 3, 12, 20]).astype("float32")
+    want = network(paddle.to_tensor(images)).numpy()
+    assert np.abs(InferencePredictor(str(tmp_path))(images) - want).max() < 2e-6 * np.abs(want).max()
+
+
+def test_a_graph_that_cannot_be_rewritten_is_left(tmp_path, monkeypatch):
+    def fail(path):
+        raise RuntimeError("no such operation")
+
+    lines = []
+    monkeypatch.setattr(export, "rewrite_saved", fail)
+    network = varied(Network(Block(SEBlock(32, reduction=4))))
+    export_inference_model(network, str(tmp_path), [3, 12, 20], None, report=lines.append, onednn=(True,))
+    assert lines[0] == ("export check: the graph as it is, since it cannot be rewritten: no such operation")
+
+
 def test_dynamic_mode_comes_back(tmp_path):
     run(varied(Network(Block(SEBlock(32)))), tmp_path)
     assert paddle.in_dynamic_mode()

@@ -23,6 +23,7 @@ sys.path.insert(0, ROOT)
 from backbone_matrix import export, reason, train_step, vary_constants  # noqa: E402
 
 from paddle_attention.cli.main import run_tool, set_threads  # noqa: E402
+from paddle_attention.cli.parser import positive  # noqa: E402
 from paddle_attention.interrupt import end_with_parent  # noqa: E402
 
 _MARKER = "architectures"
@@ -222,12 +223,12 @@ def document(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all that --results lacks")
-    parser.add_argument("--workers", type=int, default=2, help="processes at a time")
+    parser.add_argument("--workers", type=positive, default=2, help="processes at a time")
     parser.add_argument("--results", metavar="FILE", help="JSON of what is done, to go on from")
     parser.add_argument("--write", metavar="FILE", help="the document to put the tables into")
     parser.add_argument("--train", action="store_true", help="also train one step")
     parser.add_argument("--export", action="store_true", help="also export and compare")
-    parser.add_argument("--limit", type=int, default=900, metavar="SECONDS", help="for one network")
+    parser.add_argument("--limit", type=positive, default=900, metavar="SECONDS", help="for one network")
     options = parser.parse_args()
     set_threads(1)
     stages = [stage for stage in ("train", "export") if getattr(options, stage)]

@@ -14,6 +14,7 @@ import argparse
 import datetime
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import platform
 import sys
@@ -26,6 +27,7 @@ from bench.networks import export  # noqa: E402
 from bench.reporting import document, plot, write_csv  # noqa: E402
 
 from paddle_attention.cli.main import run_tool, set_threads  # noqa: E402
+from paddle_attention.cli.parser import positive  # noqa: E402
 from paddle_attention.files import read_results, write_results  # noqa: E402
 
 USUAL = ["SE", "ECA", "CBAM", "GCBlock", "SGE", "BAM", "GCT", "SimAM", "CoordAttention", "TripletAttention"]
@@ -70,12 +72,6 @@ def machine(threads):
     return f"{name} ({found}), {threads} threads; {', '.join(packages)}"
 
 
-def _positive(text):
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
-    return int(text)
-
-
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,14 +80,14 @@ def parse():
     parser.add_argument("--mechanisms", nargs="+", metavar="NAME", help="or all (default: the ten most used)")
     parser.add_argument("--backbone", help="of paddle.vision.models (default: resnet50)")
     parser.add_argument(
-        "--size", type=_positive, default=224, metavar="PIXELS", help="of the images (%(default)s)"
+        "--size", type=positive, default=224, metavar="PIXELS", help="of the images (%(default)s)"
     )
     parser.add_argument("--engines", nargs="+", choices=FORMATS, help="default: those installed")
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--batches", nargs="+", type=_positive, metavar="N", help="default: 1 8")
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N")
-    parser.add_argument("--processes", type=_positive, metavar="N", help="of each engine (default: 5)")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="in a process (default: 9)")
+    parser.add_argument("--batches", nargs="+", type=positive, metavar="N", help="default: 1 8")
+    parser.add_argument("--threads", type=positive, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--processes", type=positive, metavar="N", help="of each engine (default: 5)")
+    parser.add_argument("--rounds", type=positive, metavar="N", help="in a process (default: 9)")
     parser.add_argument(
         "--training", action="store_true", help="also a training step of 16 images of 64 pixels"
     )
@@ -113,6 +109,14 @@ def parse():
         installed if importlib.util.find_spec("paddle2onnx") else ["paddle"]
     )
     return options
+
+
+def check_backbone(name):
+    """Raise ValueError unless it is a function of paddle.vision.models, which makes a network."""
+    from paddle.vision import models
+
+    if not inspect.isfunction(getattr(models, name, None)):
+        raise ValueError(f"--backbone: paddle.vision.models has no network {name!r}, such as resnet50")
 
 
 class Results:
@@ -231,6 +235,7 @@ def others(options, results, directories):
 def main():
     options = parse()
     set_threads(options.threads)
+    check_backbone(options.backbone)
     before = os.getloadavg()[0]
     heading = {"machine": machine(options.threads), "network": f"{options.backbone} at {options.size}"}
     heading["load"] = ""

@@ -25,8 +25,8 @@ _COMMIT = "d178931fca432204e6b7422bac4f92e09ff22fa4"
 _FORMATS = ("paddle", "onnx", "openvino", "int8")  # of deploy/formats.py
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a positive integer, but got {text!r}")
     return int(text)
 
@@ -125,9 +125,9 @@ def _checkout_commands(subparsers: Any) -> None:
         help="also start each with attention added, on a few generated images, in this source tree's engine "
         "(some seconds each)",
     )
-    sub.add_argument("--workers", type=_positive, default=1, help="processes at a time (%(default)s)")
+    sub.add_argument("--workers", type=positive, default=1, help="processes at a time (%(default)s)")
     sub.add_argument(
-        "--limit", type=_positive, default=300, metavar="SECONDS", help="for one YAML (%(default)s)"
+        "--limit", type=positive, default=300, metavar="SECONDS", help="for one YAML (%(default)s)"
     )
     sub.add_argument(
         "--results", metavar="FILE", help="JSON of what is done with --paddleclas, to go on from"
@@ -143,7 +143,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--layer", metavar="NAME", help="a layer's name in the registry, or its class")
     what.add_argument("-c", "--config", help="a YAML, for its whole network")
-    parser.add_argument("--channels", type=_positive, help="channels of the layer")
+    parser.add_argument("--channels", type=positive, help="channels of the layer")
     parser.add_argument(
         "-a",
         "--argument",
@@ -173,7 +173,7 @@ def _config_options(parser: argparse.ArgumentParser, training: bool = False) -> 
     if training:
         parser.add_argument(
             "--freeze-backbone",
-            type=_positive,
+            type=positive,
             metavar="EPOCHS",
             help="train attention and classifier alone in the first epochs (Global.freeze_backbone_epochs)",
         )
@@ -201,7 +201,7 @@ def _config_options(parser: argparse.ArgumentParser, training: bool = False) -> 
     )
     parser.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         help="CPU threads (default: $OMP_NUM_THREADS, else all cores)",
     )
 
@@ -215,7 +215,7 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibration",
-        type=_positive,
+        type=positive,
         default=256,
         metavar="N",
         help="images of DataLoader.Eval for int8: half to calibrate on, half to judge by (%(default)s)",
@@ -252,7 +252,7 @@ def _visualize_options(parser: argparse.ArgumentParser) -> None:
         "--layer", metavar="NAME", help="maps, excitation: a part of layers' names; cam: one layer"
     )
     parser.add_argument(
-        "--limit", type=_positive, default=20, help="images at most; excitation: of each class"
+        "--limit", type=positive, default=20, help="images at most; excitation: of each class"
     )
     parser.add_argument(
         "--point",

@@ -36,7 +36,16 @@ _RENAMED = frozenset(
     ]
 )
 # Where the way back from a gate reaches the network: statistics are taken of a map there.
-_WEIGHTS = ("Sigmoid", "Softmax", "HardSigmoid", "Tanh")
+_WEIGHTS = ("Sigmoid", "Softmax", "HardSigmoid", "Clip", "Tanh")
+_STATISTICS = (
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "AveragePool",
+    "MaxPool",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceSum",
+)
 # What may stand between these and the product with a map.
 _REARRANGING = (
     *(
@@ -144,7 +153,8 @@ def to_int8(source: str, target: str, images: str, what: str = "") -> None:
 def gate_nodes(graph: Any) -> list[str]:
     """Names of the convolutions and products of gates: what leads from a map to weights that are multiplied with it.
 
-    Weights are what a sigmoid or a softmax returns; what leads to the map itself is the network's own.
+    Weights are what a sigmoid, a clipping or a softmax returns, or a hyperbolic tangent of statistics; what leads to the map
+    itself is the network's own.
     """
     makers = {name: node for node in graph.node for name in node.output}
     readers = collections.defaultdict(list)
@@ -152,41 +162,49 @@ def gate_nodes(graph: Any) -> list[str]:
         for name in node.input:
             readers[name].append(node)
     spreading = {tensor.name for tensor in graph.initializer if _is_even(tensor)}
-    found: set[str] = set()
+    found: dict[str, Any] = {}
     for node in graph.node:
         if node.op_type in _WEIGHTS:
             maps, path = _multiplied(node, makers, readers, spreading)
-            if maps:
-                own = _leading_to(maps, makers)
-                found |= path | {name for name in _leading_to(node.input, makers) if name not in own}
-    return sorted(n.name for n in graph.node if n.name in found and n.op_type in ("Conv", "Gemm", "MatMul"))
+            # Where weights are used twice, a map may be made of their own product.
+            first = [name for name in maps if node.output[0] not in _leading_to([name], makers)]
+            own = _leading_to(first, makers)
+            above = {k: n for k, n in _leading_to(node.input, makers).items() if k not in own}
+            of_statistics = any(n.op_type in _STATISTICS for n in above.values())
+            if first and (node.op_type != "Tanh" or of_statistics):
+                found.update(above, **path)
+    return sorted(n.name for n in found.values() if n.op_type in ("Conv", "Gemm", "MatMul"))
 
 
 def _is_even(tensor: Any) -> bool:
-    """Whether all numbers of weights of a convolution are one: it spreads a gate over channels."""
+    """Whether all numbers of weights of a convolution are one, and not 0: it spreads a gate over channels."""
     import numpy as np
     from onnx import numpy_helper
 
-    return len(tensor.dims) == 4 and bool(np.ptp(numpy_helper.to_array(tensor)) == 0)
+    if len(tensor.dims) != 4:
+        return False
+    array = numpy_helper.to_array(tensor)
+    return bool(np.ptp(array) == 0 and array.flat[0] != 0)
 
 
-def _leading_to(names: Iterable[str], makers: dict[str, Any]) -> set[str]:
-    """Names of all nodes from which tensors are made."""
-    found: set[str] = set()
+def _leading_to(names: Iterable[str], makers: dict[str, Any]) -> dict[str, Any]:
+    """All nodes from which tensors are made, by their first outputs: names need not be unique."""
+    found: dict[str, Any] = {}
     pending = list(names)
     while pending:
         maker = makers.get(pending.pop())
-        if maker is not None and maker.name not in found:
-            found.add(maker.name)
+        if maker is not None and maker.output[0] not in found:
+            found[maker.output[0]] = maker
             pending += maker.input
     return found
 
 
 def _multiplied(
     node: Any, makers: dict[str, Any], readers: dict[str, list[Any]], spreading: set[str]
-) -> tuple[list[str], set[str]]:
-    """The maps that are multiplied with what a node returns, and the names of the nodes on the way there."""
-    maps, path = [], set()
+) -> tuple[list[str], dict[str, Any]]:
+    """The maps that are multiplied with what a node returns, and the nodes on the way there."""
+    maps: list[str] = []
+    path: dict[str, Any] = {}
     pending = list(node.output)
     while pending:
         name = pending.pop()
@@ -194,10 +212,10 @@ def _multiplied(
             others = [other for other in reader.input if other != name and other in makers]
             if reader.op_type in ("Mul", "MatMul") and others:
                 maps += others
-            elif reader.op_type in _REARRANGING or (
-                reader.op_type == "Conv" and reader.input[1] in spreading
+            elif reader.output[0] not in path and (
+                reader.op_type in _REARRANGING or (reader.op_type == "Conv" and reader.input[1] in spreading)
             ):
-                path.add(reader.name)
+                path[reader.output[0]] = reader
                 pending += reader.output
     return maps, path
 

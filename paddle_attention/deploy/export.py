@@ -138,7 +138,7 @@ def export_inference_model(
                 spec = InputSpec([None, *image_shape], "float32", "x")
                 static = paddle.jit.to_static(exported, input_spec=[spec], full_graph=True)
                 paddle.jit.save(static, task.work)
-                changed = rewrite_saved(task.work) if rewrite else 0
+                changed = _rewrite(task) if rewrite else 0
                 if config is not None:
                     write_inference_config(config, task.work + _CONFIG)
             try:
@@ -154,6 +154,16 @@ def export_inference_model(
             shutil.rmtree(task.workdir, ignore_errors=True)
     judged = 0 if calibration is None else len(calibration) // 2
     return {**errors, **{(judged, name): 1 - share for name, share in task.agreement.items()}}
+
+
+def _rewrite(task: Task) -> int:
+    """Rewrite the graph in the working directory, if that can be done; how many places were changed."""
+    try:
+        return rewrite_saved(task.work)
+    except Exception as error:  # of an unknown kind of graph: it is left as it is
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        task.report(f"export check: the graph as it is, since it cannot be rewritten: {reason}")
+        return 0
 
 
 def _check_calibration(task: Task) -> None:

@@ -11,6 +11,7 @@ Products of weights are written as operations on parameters, which engines compu
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from typing import Any
 import paddle
 import paddle.nn.functional as F
 
+_MOST = 17  # more parts than anything joins
 _CONV, _NORM, _ADD = "pd_op.conv2d", "pd_op.batch_norm_", "pd_op.add"
 _PARAMETER, _INPUT, _OUTPUT = "builtin.parameter", "pd_op.data", "pd_op.fetch"
 
@@ -37,7 +39,13 @@ class _Linear:
         """Whether both are of the same operations."""
         if other is None:
             return False
-        return self.source.is_same(other.source) and self.weight.is_same(other.weight)
+        pairs = [(self.source, other.source), (self.weight, other.weight), (self.bias, other.bias)]
+        pairs.append((self._normalised, other._normalised))
+        return all(b is None if a is None else b is not None and a.is_same(b) for a, b in pairs)
+
+    @property
+    def _normalised(self) -> Any:
+        return None if self.norm is None else self.norm.result(0)
 
     def after(self, kernel: Any) -> tuple[Any, Any]:
         """Matrix ``K W`` and vector ``K b``, or None for 0, for a kernel ``K`` ``[M, C]``: operations on parameters."""
@@ -92,7 +100,9 @@ def _commute(op: Any) -> int:
         return 0
     kernel, averages = op.operand_source(1), op.operand_source(0)
     weighted = _is_weighted_average(averages.get_defining_op())
-    sources = list(_sources(_weighted(averages)[0] if weighted else averages))
+    sources = list(itertools.islice(_sources(_weighted(averages)[0] if weighted else averages), _MOST))
+    if len(sources) == _MOST:
+        return 0
     linear = sources[0]
     if linear is None or not all(linear.is_same(source) for source in sources):
         return 0
@@ -139,7 +149,8 @@ def _is_bias(op: Any) -> bool:
         return False
     shape = op.operand_source(1).shape
     inner = op.operand_source(1).get_defining_op().operand_source(0)
-    return _name(inner) == _PARAMETER and len(shape) == 4 and shape[0] == shape[2] == shape[3] == 1
+    channels = op.result(0).shape[1] if len(op.result(0).shape) == 4 else None
+    return _name(inner) == _PARAMETER and list(shape) == [1, channels, 1, 1]
 
 
 def _bias_of(op: Any) -> Any:
@@ -160,13 +171,20 @@ def _before(value: Any) -> Any:
 def _linear(value: Any) -> _Linear | None:
     """What a map is of a map before it, if between the two is a 1x1 convolution with a bias, a normalisation, or both."""
     op, norm, bias = value.get_defining_op(), None, None
-    if op is not None and op.name() == _NORM and op.attrs()["is_test"] and op.num_operands() == 5:
+    if op is not None and op.name() == _NORM and _is_frozen(op):
         norm, op = op, op.operand_source(0).get_defining_op()
     if op is not None and _is_bias(op):
         bias, op = op.operand_source(1), op.operand_source(0).get_defining_op()
     if op is None or op.name() != _CONV or not _is_pointwise(op):
         return None
     return _Linear(op.operand_source(0), op.operand_source(1), bias, norm)
+
+
+def _is_frozen(op: Any) -> bool:
+    """Whether a normalisation is one of channels, by its running statistics."""
+    attributes = op.attrs()
+    own = attributes["is_test"] and not attributes["trainable_statistics"]
+    return own and attributes["data_format"] == "NCHW" and op.num_operands() == 5
 
 
 def _sources(value: Any) -> Iterator[_Linear | None]:
@@ -188,7 +206,7 @@ def _rebuild(value: Any) -> Any:
     op = value.get_defining_op()
     if _is_weighted_average(op):
         y, weights = _weighted(value)
-        return F.adaptive_avg_pool2d(_before(y) * weights, 1)
+        return F.adaptive_avg_pool2d(_rebuild(y) * weights, 1)
     if _is_average(op):
         inner = _rebuild(op.operand_source(0))
         if op.attrs()["adaptive"]:
