@@ -6,7 +6,13 @@ import pytest
 from paddle import nn
 
 from paddle_attention import CBAM, ECA, CoordAttention, GCBlock, SEBlock
-from paddle_attention.deploy import InferencePredictor, export, export_inference_model, rewriting
+from paddle_attention.deploy import (
+    InferencePredictor,
+    export,
+    export_inference_model,
+    graph_patterns,
+    rewriting,
+)
 
 pytestmark = pytest.mark.skipif(paddle.__version__ < "3", reason="Paddle 2 has no such programs")
 
@@ -210,8 +216,8 @@ def test_a_wrong_rewriting_is_not_used(tmp_path, monkeypatch):
         matrix, shift = after(self, kernel)
         return matrix * 2.0, shift
 
-    after = rewriting._Linear.after
-    monkeypatch.setattr(rewriting._Linear, "after", wrong)
+    after = graph_patterns.Linear.after
+    monkeypatch.setattr(graph_patterns.Linear, "after", wrong)
     export_inference_model(network, str(tmp_path), [3, 12, 20], None, report=lines.append, onednn=(True,))
     assert any("the graph as it is, since the rewritten one fails" in line for line in lines)
     images = np.random.RandomState(1).standard_normal([1, 3, 12, 20]).astype("float32")
