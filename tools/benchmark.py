@@ -158,7 +158,7 @@ def networks(options, results):
 
 
 def latencies(options, results, directories):
-    """All engines in turn, a process at a time, until each has as many as asked for."""
+    """All engines in turn, a process at a time, until each has as many as asked for; how many processes ran."""
     settings = [
         f"{engine}|{precision}|{batch}|{options.threads}"
         for precision in options.precisions
@@ -166,7 +166,7 @@ def latencies(options, results, directories):
         for engine in options.engines
         if precision == "fp32" or engine != "onnxruntime"
     ]
-    latency = results.content["latency"]
+    latency, measured = results.content["latency"], 0
     for number in range(options.processes):
         for setting in settings:
             engine, precision, batch, threads = setting.split("|")
@@ -193,7 +193,10 @@ def latencies(options, results, directories):
                 # In one process a failure hides whose it is: from now on each has one of its own.
                 _one_by_one(task, todo, found, failed, str(error))
             results.save()
+            measured += 1
             print(f"process {number + 1} of {options.processes}: {setting}", file=sys.stderr, flush=True)
+
+    return measured
 
 
 def _one_by_one(task, names, found, failed, message):
@@ -208,7 +211,8 @@ def _one_by_one(task, names, found, failed, message):
 def others(options, results, directories):
     """Bandwidth, and what is asked for besides."""
     content = results.content
-    content["bandwidth"] = measure({"kind": "bandwidth", "threads": options.threads})
+    if "bandwidth" not in content:
+        content["bandwidth"] = measure({"kind": "bandwidth", "threads": options.threads})
     for name, directory in directories.items() if options.memory else ():
         if name not in content.setdefault("memory", {}):
             task = {"kind": "memory", "engine": "paddle", "precision": "fp32", "threads": options.threads}
@@ -238,14 +242,14 @@ def main():
     check_backbone(options.backbone)
     before = os.getloadavg()[0]
     heading = {"machine": machine(options.threads), "network": f"{options.backbone} at {options.size}"}
-    heading["load"] = ""
     os.makedirs(options.output, exist_ok=True)
     results = Results(os.path.join(options.output, "results.json"), heading)
     directories = networks(options, results)
-    latencies(options, results, directories)
+    measured = latencies(options, results, directories)
     others(options, results, directories)
     today = datetime.date.today().isoformat()
-    results.content["load"] = f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after, {today}"
+    if measured or "load" not in results.content:
+        results.content["load"] = f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after, {today}"
     results.save()
     text = document(results.content)
     print(text)

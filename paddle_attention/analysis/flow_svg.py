@@ -63,6 +63,7 @@ _LABELS = {
     "exp": ("exp", _SCALED),
     "sqrt": ("开平方", _SCALED),
     "rsqrt": ("平方根的倒数", _SCALED),
+    "reciprocal": ("取倒数", _SCALED),
     "square": ("平方", _SCALED),
     "power": ("乘方", _SCALED),
     "pow": ("乘方", _SCALED),
