@@ -443,43 +443,23 @@ def test_gates_stay_in_float(tmp_path, name, added):
     assert len(products) > 2 or name == "SimAM"
 
 
+POOLED = [("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h")]
+WEIGHED = [("Sigmoid", "h", "s"), ("Mul", "y s", "z")]
 GRAPHS = {
     # name: nodes as (operation, inputs, output), names of those that stay in float
-    "a gate": (
-        [("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h"), ("Sigmoid", "h", "s"), ("Mul", "y s", "z")],
-        "h",
-    ),
-    "a gate that clips": (
-        [("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h"), ("Clip", "h", "s"), ("Mul", "s y", "z")],
-        "h",
-    ),
+    "a gate": ([*POOLED, *WEIGHED], "h"),
+    "a gate that clips": ([*POOLED, ("Clip", "h", "s"), ("Mul", "s y", "z")], "h"),
     "a gate used again after its own product": (
-        [
-            *[
-                ("GlobalAveragePool", "y", "p"),
-                ("Conv", "p w1", "h"),
-                ("Sigmoid", "h", "s"),
-                ("Mul", "y s", "z"),
-            ],
-            *[("Conv", "z w1", "u"), ("Mul", "u s", "v")],
-        ],
+        [*POOLED, *WEIGHED, ("Conv", "z w1", "u"), ("Mul", "u s", "v")],
         "h",
     ),
-    "a gate that reads the map": ([("Conv", "y w1", "h"), ("Sigmoid", "h", "s"), ("Mul", "y s", "z")], "h"),
+    "a gate that reads the map": ([("Conv", "y w1", "h"), *WEIGHED], "h"),
     "swish": ([("Sigmoid", "y", "s"), ("Mul", "y s", "z")], ""),
     "a branch that ends in tanh": (
-        [
-            *[
-                ("Conv", "y w1", "u"),
-                ("Tanh", "u", "t"),
-                ("GlobalAveragePool", "y", "p"),
-                ("Conv", "p w1", "h"),
-            ],
-            *[("Sigmoid", "h", "s"), ("Mul", "t s", "z")],
-        ],
+        [("Conv", "y w1", "u"), ("Tanh", "u", "t"), *POOLED, ("Sigmoid", "h", "s"), ("Mul", "t s", "z")],
         "h",
     ),
-    "a classifier": ([("GlobalAveragePool", "y", "p"), ("Conv", "p w1", "h"), ("Softmax", "h", "z")], ""),
+    "a classifier": ([*POOLED, ("Softmax", "h", "z")], ""),
 }
 
 

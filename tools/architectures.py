@@ -53,7 +53,7 @@ def paddle_names():
 
 
 def build(name, attention):
-    """The network with what a YAML says, or bare."""
+    """The network with what a YAML says."""
     import paddle
 
     from paddle_attention import ppcls
@@ -96,17 +96,21 @@ def check(name, stages, path):
                 tell(stage, why)
     except Exception as error:  # of any kind: it is the cell's content
         # A network that cannot be built, or does not run, is no matter of attention.
-        bare = "does not run on a trial image" in str(error) or (
-            stage not in cells and not _is_built_bare(name)
-        )
+        bare = "does not run on a trial image" in str(error) or (stage == "accepted" and not _is_built(name))
         tell("bare" if bare else stage, reason(error))
 
 
-def _is_built_bare(name):
+def build_bare(name):
+    """The network as PaddleClas makes it."""
     from ppcls.arch import backbone
 
+    with paddle_names():
+        return getattr(backbone, name)()
+
+
+def _is_built(name):
     try:
-        getattr(backbone, name)()
+        build_bare(name)
     except Exception:
         return False
     return True
@@ -129,10 +133,7 @@ def _exports(name, model, shape):
 
 def _exports_bare(name, shape):
     """Whether the network without attention can be exported for the accelerated engine."""
-    from ppcls.arch import backbone
-
-    with paddle_names():
-        network = getattr(backbone, name)()
+    network = build_bare(name)
     train_step(network, shape)
     try:
         export(network, shape, (True,))

@@ -124,7 +124,7 @@ class Results:
 
     def __init__(self, path, heading):
         self.path, self.content = path, {"latency": {}, "networks": {}}
-        self.content.update(read_results(path, (dict, str, int, float)))
+        self.content.update(read_results(path, (dict, str, int, float), "--output"))
         for key in ("machine", "network"):
             if self.content.get(key, heading[key]) != heading[key]:
                 raise ValueError(

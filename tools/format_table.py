@@ -19,6 +19,8 @@ from paddle_attention.cli.main import run_tool, set_threads  # noqa: E402
 
 _MARKER = "formats"
 _SIDE, _IMAGES = 64, 32
+NARROW = {"ShuffleAttention": {"groups": 8}}  # of 64 channels
+WIDE = {"PyramidOC": {"stages": [1]}}  # parts of the map, which is to be no smaller than 6 x 6
 EXACT = {"paddle": "Paddle", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
@@ -47,10 +49,6 @@ def network(name):
     train_step(model, [3, _SIDE, _SIDE])
     model.eval()
     return model
-
-
-NARROW = {"ShuffleAttention": {"groups": 8}}  # of 64 channels
-WIDE = {"PyramidOC": {"stages": [1]}}  # parts of the map, which is to be no smaller than 6 x 6
 
 
 def check(name):

@@ -35,20 +35,13 @@ _RENAMED = frozenset(
         "batch_norm_",
     ]
 )
-# Where the way back from a gate reaches the network: statistics are taken of a map there.
-_WEIGHTS = ("Sigmoid", "Softmax", "HardSigmoid", "Clip", "Tanh")
-_STATISTICS = (
-    "GlobalAveragePool",
-    "GlobalMaxPool",
-    "AveragePool",
-    "MaxPool",
-    "ReduceMean",
-    "ReduceMax",
-    "ReduceSum",
+# What returns weights, what takes statistics of a map, and what may stand between weights and the product with a map.
+_WEIGHTS = frozenset(["Sigmoid", "Softmax", "HardSigmoid", "Clip", "Tanh"])
+_STATISTICS = frozenset(
+    ["GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax", "ReduceSum"]
 )
-# What may stand between these and the product with a map.
-_REARRANGING = (
-    *(
+_REARRANGING = frozenset(
+    [
         "Add",
         "Sub",
         "Mul",
@@ -60,8 +53,13 @@ _REARRANGING = (
         "Unsqueeze",
         "Squeeze",
         "Flatten",
-    ),
-    *("Slice", "Split", "Gather", "Concat", "Identity", "Cast"),
+        "Slice",
+        "Split",
+        "Gather",
+        "Concat",
+        "Identity",
+        "Cast",
+    ]
 )
 _PLUMBING = ("data", "fetch", "feed")
 

@@ -137,7 +137,7 @@ class InferencePredictor(_Predictor):
                     config.enable_mkldnn_bfloat16()
             elif hasattr(config, "disable_mkldnn"):
                 config.disable_mkldnn()
-            if paddle.__version__ < "3":
+            if int(paddle.__version__.split(".")[0]) < 3:  # Paddle 3 has no such pass
                 config.enable_memory_optim()
             config.set_cpu_math_library_num_threads(threads or default_threads())
         config.disable_glog_info()

@@ -10,12 +10,13 @@ from typing import Any
 from .atomic import write_atomically
 
 
-def read_results(path: str | None, of: type | tuple[type, ...]) -> dict[str, Any]:
+def read_results(path: str | None, of: type | tuple[type, ...], option: str = "--results") -> dict[str, Any]:
     """What an earlier run has written to ``path``; nothing without a path or where there is no file.
 
     Args:
         path (str, optional): a JSON file.
         of (type or tuple): what every value must be.
+        option (str): by which the user has named it, for messages.
 
     Raises:
         ValueError: if it is no such file.
@@ -26,9 +27,9 @@ def read_results(path: str | None, of: type | tuple[type, ...]) -> dict[str, Any
         with open(path, encoding="utf-8") as file:
             found = json.load(file)
     except ValueError as error:
-        raise ValueError(f"--results {path} is no JSON ({error}); remove it to begin again") from error
+        raise ValueError(f"{option} {path} is no JSON ({error}); remove it to begin again") from error
     if not isinstance(found, dict) or not all(isinstance(value, of) for value in found.values()):
-        raise ValueError(f"--results {path} is not what this command has written; remove it to begin again")
+        raise ValueError(f"{option} {path} is not what this command has written; remove it to begin again")
     return found
 
 

@@ -13,12 +13,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ._ops import size_of
-
-
-def is_known(*sizes: Any) -> bool:
-    """Whether a static graph knows these sizes."""
-    return all(isinstance(n, int) and n > 0 for n in sizes)
+from ._ops import is_known, size_of
 
 
 def reduce_deployed(reduce: Callable[..., Any], x: Tensor, axis: int) -> Tensor:

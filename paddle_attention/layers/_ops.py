@@ -53,13 +53,18 @@ def is_deployed(layer: nn.Layer) -> bool:
     return not layer.training and not paddle.in_dynamic_mode()
 
 
+def is_known(*sizes: Any) -> bool:
+    """Whether a static graph knows these sizes."""
+    return all(isinstance(n, int) and n >= 0 for n in sizes)
+
+
 def size_of(x: Tensor, axes: Any) -> list[Tensor]:
     """Sizes of ``x`` along ``axes``, as integers, or as tensors where a static graph does not know them."""
     known = [x.shape[axis] for axis in axes]
-    if paddle.in_dynamic_mode() or all(isinstance(n, int) and n >= 0 for n in known):
+    if paddle.in_dynamic_mode() or is_known(*known):
         return known
     shape = paddle.shape(x)
-    return [n if isinstance(n, int) and n >= 0 else shape[axis] for n, axis in zip(known, axes)]
+    return [n if is_known(n) else shape[axis] for n, axis in zip(known, axes)]
 
 
 def split_channels(x: Tensor, parts: int) -> list[Tensor]:
@@ -112,7 +117,7 @@ def average_grid(x: Tensor, size: tuple[int, int]) -> Tensor:
     Where a static graph does not know that the cells are of one size, by means of slices: paddle2onnx refuses such a
     pooling of a free size, and gives wrong numbers for cells of several. (Products with pooling matrices are wrong in oneDNN.)
     """
-    even = all(isinstance(n, int) and n > 0 and n % k == 0 for n, k in zip(x.shape[2:], size))
+    even = is_known(*x.shape[2:]) and all(n % k == 0 for n, k in zip(x.shape[2:], size))
     if paddle.in_dynamic_mode() or even:
         return F.adaptive_avg_pool2d(x, size)
     height, width = size_of(x, (2, 3))

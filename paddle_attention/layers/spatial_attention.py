@@ -99,9 +99,7 @@ class SpatialAttention(GateLayer):
     def pool(self, x: Tensor) -> Tensor:
         """Per-pixel [max, mean] over channels, ``[N, 2, H, W]``."""
         if is_deployed(self):
-            # A 1x1 convolution stays in the accelerated layout; mean(axis=1) does not.
-            weight = paddle.full([1, self.channels, 1, 1], 1.0 / self.channels, dtype=x.dtype)
-            maps = [max_over_channels_deployed(x), F.conv2d(x, weight)]
+            maps = [max_over_channels_deployed(x), reduce_deployed(paddle.mean, x, 1)]
         else:
             maps = [max_over_channels(x), paddle.mean(x, axis=1, keepdim=True)]
         return paddle.concat(maps, axis=1)
