@@ -459,6 +459,10 @@ GRAPHS = {
         [("Conv", "y w1", "u"), ("Tanh", "u", "t"), *POOLED, ("Sigmoid", "h", "s"), ("Mul", "t s", "z")],
         "h",
     ),
+    "a branch that ends in relu6": (
+        [("Conv", "y w1", "u"), ("Clip", "u", "t"), *POOLED, ("Sigmoid", "h", "s"), ("Mul", "t s", "z")],
+        "h",
+    ),
     "a classifier": ([*POOLED, ("Softmax", "h", "z")], ""),
 }
 

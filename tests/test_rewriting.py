@@ -77,27 +77,33 @@ CASES = {
 }
 
 
-def run(network, directory, **options):
+def run(network, directory, shape=(3, 12, 20), onednn=(True,), **options):
     """The exported network, by the graph that was made first: none that stands in for a wrong one."""
     lines = []
     export_inference_model(
-        network, str(directory), [3, 12, 20], None, report=lines.append, onednn=(True,), **options
+        network, str(directory), shape, None, report=lines.append, onednn=onednn, **options
     )
     assert not any("the graph as it is" in line for line in lines)
-    return InferencePredictor(str(directory))
+    return InferencePredictor(str(directory), onednn=onednn[0])
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """How many places every rewriting changes."""
+    found, rewrite = [], rewriting.rewrite_saved
+
+    def counted(path):
+        found.append(rewrite(path))
+        return found[-1]
+
+    monkeypatch.setattr(export, "rewrite_saved", counted)
+    return found
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_same_numbers(tmp_path, monkeypatch, name):
+def test_the_same_numbers(tmp_path, counts, name):
     make, expected = CASES[name]
-    network, counts = varied(Network(make())), []
-    rewrite = rewriting.rewrite_saved
-
-    def counted(path):
-        counts.append(rewrite(path))
-        return counts[-1]
-
-    monkeypatch.setattr(export, "rewrite_saved", counted)
+    network = varied(Network(make()))
     predictor = run(network, tmp_path / "rewritten")
     assert counts == [expected]
     images = np.random.RandomState(1).standard_normal([3, 3, 12, 20]).astype("float32")
@@ -122,7 +128,7 @@ def test_free_sizes(tmp_path):
     assert np.abs(InferencePredictor(str(tmp_path))(images) - want).max() < 2e-6 * np.abs(want).max()
 
 
-def test_a_shortcut_that_is_read_elsewhere(tmp_path):
+def test_a_shortcut_that_is_read_elsewhere(tmp_path, counts):
     """``y`` is read twice: the addition stays where it is."""
 
     class Twice(nn.Layer):
@@ -138,6 +144,40 @@ def test_a_shortcut_that_is_read_elsewhere(tmp_path):
     images = np.random.RandomState(1).standard_normal([1, 3, 12, 20]).astype("float32")
     want = network(paddle.to_tensor(images)).numpy()
     assert np.abs(run(network, tmp_path)(images) - want).max() < 2e-6 * np.abs(want).max()
+    assert counts == [0]
+
+
+@pytest.mark.parametrize("missing", ["weight_attr", "bias_attr"])
+def test_a_normalisation_without_scale_or_shift_leaves_the_others(tmp_path, counts, missing):
+    """Paddle Inference's oneDNN cannot open such a network, rewritten or not."""
+    block = Block(SEBlock(32, reduction=4))
+    second = Block(SEBlock(32, reduction=4))
+    second.norm = nn.BatchNorm2D(32, **{missing: False})
+    network = varied(Network(nn.Sequential(block, second)))
+    run(network, tmp_path, onednn=(False,))
+    assert counts == [1]
+
+
+class MinusOne(nn.Layer):
+    """-1 times a weighted average, where -1 is also the product of an unknown height and a width of 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.kernel = (
+            nn.Conv2D(3, 8, 3, padding=1),
+            nn.Conv2D(8, 32, 1),
+            nn.Conv2D(32, 4, 1),
+        )
+
+    def forward(self, x):
+        y = self.conv(nn.functional.relu(self.stem(x)))
+        weights = nn.functional.softmax(y.mean(1, keepdim=True).reshape([0, 1, -1])).reshape([0, 1, -1, 1])
+        return self.kernel(nn.functional.adaptive_avg_pool2d(y * weights, 1) * -1.0).flatten(1)
+
+
+def test_an_unknown_size_is_no_number(tmp_path, counts):
+    run(varied(MinusOne()), tmp_path, shape=(3, None, 1))
+    assert counts == [0]
 
 
 class Norms(nn.Layer):

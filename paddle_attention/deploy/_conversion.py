@@ -37,6 +37,7 @@ _RENAMED = frozenset(
 )
 # What returns weights, what takes statistics of a map, and what may stand between weights and the product with a map.
 _WEIGHTS = frozenset(["Sigmoid", "Softmax", "HardSigmoid", "Clip", "Tanh"])
+_ACTIVATIONS = ("Clip", "Tanh")  # of these, that are activations of backbones, too
 _STATISTICS = frozenset(
     ["GlobalAveragePool", "GlobalMaxPool", "AveragePool", "MaxPool", "ReduceMean", "ReduceMax", "ReduceSum"]
 )
@@ -151,8 +152,8 @@ def to_int8(source: str, target: str, images: str, what: str = "") -> None:
 def gate_nodes(graph: Any) -> list[str]:
     """Names of the convolutions and products of gates: what leads from a map to weights that are multiplied with it.
 
-    Weights are what a sigmoid, a clipping or a softmax returns, or a hyperbolic tangent of statistics; what leads to the map
-    itself is the network's own.
+    Weights are what a sigmoid or a softmax returns, or a clipping or a hyperbolic tangent of statistics, since networks have
+    these between convolutions as well; what leads to the map itself is the network's own.
     """
     makers = {name: node for node in graph.node for name in node.output}
     readers = collections.defaultdict(list)
@@ -169,7 +170,7 @@ def gate_nodes(graph: Any) -> list[str]:
             own = _leading_to(first, makers)
             above = {k: n for k, n in _leading_to(node.input, makers).items() if k not in own}
             of_statistics = any(n.op_type in _STATISTICS for n in above.values())
-            if first and (node.op_type != "Tanh" or of_statistics):
+            if first and (node.op_type not in _ACTIVATIONS or of_statistics):
                 found.update(above, **path)
     return sorted(n.name for n in found.values() if n.op_type in ("Conv", "Gemm", "MatMul"))
 

@@ -97,7 +97,8 @@ def _is_frozen(op: Any) -> bool:
     """Whether a normalisation is one of channels, by its running statistics."""
     attributes = op.attrs()
     own = attributes["is_test"] and not attributes["trainable_statistics"]
-    return own and attributes["data_format"] == "NCHW" and op.num_operands() == 5
+    whole = op.num_operands() == 5 and all(op.operand_source(i).initialized() for i in range(5))
+    return own and whole and attributes["data_format"] == "NCHW"
 
 
 def _linear(value: Any) -> Linear | None:
@@ -185,6 +186,8 @@ def is_weighted_average(op: Any) -> bool:
     if pool is None or not _is_average(pool) or not pool.attrs()["adaptive"]:
         return False
     product = pool.operand_source(0)
+    if len(product.shape) != 4 or min(product.shape[2:]) < 0:
+        return False  # a size that the graph does not know
     if name_of(product) != "pd_op.multiply" or constant(op.operand_source(1)) != math.prod(product.shape[2:]):
         return False
     weights = product.get_defining_op().operand_source(1)
